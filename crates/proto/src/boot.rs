@@ -1,0 +1,107 @@
+//! The boot conversation on [`crate::Port::Boot`], opened by the guest.
+//!
+//! ```text
+//! guest: Hello            host: BootConfig
+//! guest: Progress…        Stage by stage, then Ready or Failed
+//!                         host: Control, at any time after Ready
+//! ```
+//!
+//! Everything before [`Hello`] is the same for every sandbox, so a VM that has said it can be a
+//! template for many; nothing secret or random may exist in the guest before [`BootConfig`].
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The guest's first message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`crate::VERSION`] of the guest binary.
+    pub version: u32,
+    /// Microseconds since the guest kernel started (`CLOCK_BOOTTIME`).
+    pub uptime_us: u64,
+}
+
+/// All that makes this sandbox this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootConfig {
+    /// Host name, also written to `/etc/hostname` and `/etc/hosts`.
+    pub hostname: String,
+    /// Further lines of `/etc/hosts`, in order.
+    pub hosts: Vec<HostEntry>,
+    /// Nameservers of `/etc/resolv.conf`, in order.
+    pub dns_servers: Vec<IpAddr>,
+    /// The host's wall clock when this was sent, nanoseconds since the Unix epoch.
+    pub clock_unix_ns: u64,
+    /// Fresh random bytes, credited to the guest's generator before anything else runs.
+    pub entropy: Vec<u8>,
+    /// What to mount as the root.
+    pub root: Root,
+    /// Cap on CPU time of all commands together, thousandths of one CPU; `None` for no cap below
+    /// the number of vCPUs.
+    pub cpu_quota_millis: Option<u32>,
+}
+
+/// One line of `/etc/hosts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostEntry {
+    /// Address.
+    pub address: IpAddr,
+    /// Name.
+    pub name: String,
+}
+
+/// The root file system: an overlay of read-only EROFS disks under one ext4 scratch disk.
+/// Disks are named by the serial number that the VMM gives them (`/sys/block/*/serial`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Serials of the EROFS disks, lowest layer first; at least one.
+    pub layers: Vec<String>,
+    /// Serial of the writable ext4 disk.
+    pub scratch: String,
+}
+
+/// Where booting has come to; a time-out or failure names the last one reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Stage {
+    /// The guest binary runs and has read its configuration.
+    Configured,
+    /// All disks were found and mounted.
+    DisksMounted,
+    /// The overlay root and the kernel's file systems are in place.
+    RootMounted,
+    /// Host name, hosts, clock, entropy and control groups are set.
+    SystemSet,
+}
+
+/// What the guest reports after [`BootConfig`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Progress {
+    /// A stage is done.
+    Reached {
+        /// Which.
+        stage: Stage,
+        /// Microseconds since the guest kernel started.
+        uptime_us: u64,
+    },
+    /// [`crate::Port::Exec`] listens.
+    Ready {
+        /// Microseconds since the guest kernel started.
+        uptime_us: u64,
+    },
+    /// Booting failed; the guest powers off.
+    Failed {
+        /// What went wrong, with its causes.
+        message: String,
+    },
+}
+
+/// What the host says on the boot stream after [`Progress::Ready`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// SIGTERM to every command, SIGKILL after the grace period, then sync, unmount and power off.
+    PowerOff {
+        /// Grace period, milliseconds.
+        grace_ms: u64,
+    },
+}
