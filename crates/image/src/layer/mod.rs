@@ -1,0 +1,12 @@
+//! Layers: an OCI layer (a tar stream) becomes an EROFS image, and several such images one.
+//! Nothing of a layer is ever unpacked on the host.
+
+mod convert;
+mod error;
+mod limits;
+mod merge;
+
+pub use convert::{Converted, convert};
+pub use error::LayerError;
+pub use limits::Limits;
+pub use merge::{Merged, merge};
