@@ -1,2 +1,47 @@
-//! x
-fn main() {}
+//! The project's own chores, as `cargo xtask COMMAND`: one file per command.
+
+mod check;
+mod deny;
+mod layers;
+mod step;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The project's own chores.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that can be said about the source without running it: format, clippy, layers, dependencies.
+    Check,
+    /// Dependencies: licences, bans, sources, and known vulnerabilities if their list can be fetched.
+    Deny,
+    /// Each crate depends only on the crates below it.
+    Layers,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Check => check::run(),
+        Command::Deny => deny::run(),
+        Command::Layers => layers::run(),
+    }
+}
