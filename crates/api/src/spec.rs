@@ -48,7 +48,7 @@ impl Cpus {
     /// The cap on CPU time in thousandths of a CPU, where it is below what the vCPUs would give.
     #[must_use]
     pub fn quota_millis(self) -> Option<u32> {
-        (self.0 % 1000 != 0).then_some(self.0)
+        (!self.0.is_multiple_of(1000)).then_some(self.0)
     }
 }
 

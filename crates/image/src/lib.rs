@@ -1,4 +1,32 @@
 //! OCI images: references, the registry, layers as EROFS images, the content store.
+//!
+//! How the parts fit together:
+//!
+//! ```text
+//! let store = Store::open(cache.join("images"))?;         // sync; makes the folders, sweeps leftovers
+//! let tag: Reference = "debian:12".parse()?;              // Docker's grammar; a local tag is one too
+//!
+//! let image = match store.find(&tag)? {                   // by the normalised name
+//!     Some(image) => image,
+//!     None => pull::pull(&store, &tag, &PullOptions::default(), progress).await?.image,
+//! };
+//! let layers = store.open_layers(&image, &cancel)?;       // sync; locks, merges above MAX_DISKS
+//! for disk in layers.disks() { … }                        // lowest first; keep `layers` while the VM runs
+//! image.config                                            // api::image::ImageConfig
+//!
+//! import::import(&store, Source::Path(path) | Source::Stream(Box<dyn Read + Send>), ImportOptions { tag, … },
+//!                progress, &cancel)?                      // sync -> ImageRecord
+//! store.list()? · store.remove(&tag)? · store.gc()?       // sync
+//! ```
+//!
+//! Network is async (tokio); a pull is cancelled by dropping its future. Files are sync, for a
+//! blocking thread; long work on them is stopped by a [`store::Cancel`]. Whoever waits is told by a
+//! [`progress::Progress`]. Every public error implements [`api::Explain`].
 
+pub mod digest;
 pub mod erofs;
 pub mod layer;
+pub mod platform;
+pub mod progress;
+pub mod reference;
+pub mod store;
