@@ -1,1 +1,18 @@
-//! x
+//! What every end-to-end test starts from: the built binary with a state directory of its own,
+//! images to run, a registry to pull from, and a look at what a command left behind.
+//!
+//! The tests themselves are the files of `tests/`. They run the binary that `MATCHLOCK_BIN` names,
+//! else the one beside the tests' own (so `cargo build` first); `make test` uses the release build.
+//! Whatever a test needs and the host lacks is a failure with a hint, never a skip.
+
+pub mod cache;
+pub mod matchlock;
+pub mod oci;
+pub mod process;
+pub mod registry;
+mod remains;
+pub mod tool;
+
+pub use matchlock::Matchlock;
+pub use process::{Output, Running};
+pub use registry::Registry;

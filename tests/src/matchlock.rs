@@ -1,0 +1,136 @@
+//! The binary under test, with a state directory of its own.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::cache;
+use crate::process::{Output, Running};
+use crate::remains;
+
+/// How long one command may take: a boot under emulation on a busy machine takes seconds, so this
+/// is a hang.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// Variables of the host that would change what is tested.
+const HOST_VARIABLES: [&str; 4] = ["DOCKER_CONFIG", "MATCHLOCK_LOG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"];
+
+/// The binary under test and its directories, removed when dropped.
+#[derive(Debug)]
+pub struct Matchlock {
+    binary: PathBuf,
+    base: TempDir,
+    cache: PathBuf,
+}
+
+impl Matchlock {
+    /// With the images of [`cache`], shared with other tests: not for tests that remove images.
+    #[must_use]
+    pub fn new() -> Self {
+        let binary = binary();
+        let cache = cache::shared(&binary).to_owned();
+        Self { binary, base: base(), cache }
+    }
+
+    /// With kernels and no image.
+    #[must_use]
+    pub fn without_images() -> Self {
+        let base = base();
+        let cache = base.path().join("cache");
+        cache::fill_with_kernels(&cache);
+        Self { binary: binary(), base, cache }
+    }
+
+    /// `HOME`, where a test can place credentials: `.docker/config.json`.
+    #[must_use]
+    pub fn user_home(&self) -> PathBuf {
+        self.base.path().join("user")
+    }
+
+    /// `MATCHLOCK_HOME`.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.base.path().join("home")
+    }
+
+    /// `MATCHLOCK_CACHE`.
+    #[must_use]
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// A command of the binary, with empty standard input, to be changed and started.
+    #[must_use]
+    pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).stdin(Stdio::null());
+        for name in HOST_VARIABLES {
+            command.env_remove(name);
+        }
+        command.env("HOME", self.user_home());
+        command.env("MATCHLOCK_HOME", self.home()).env("MATCHLOCK_CACHE", &self.cache);
+        command
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When that takes longer than [`LIMIT`].
+    #[must_use]
+    pub fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Output {
+        Running::start(&mut self.command(arguments), LIMIT).wait()
+    }
+
+    /// Runs a command that gets `input` on its standard input.
+    ///
+    /// # Panics
+    /// When that takes longer than [`LIMIT`].
+    #[must_use]
+    pub fn run_with_input(&self, arguments: &[impl AsRef<OsStr>], input: impl Into<Vec<u8>>) -> Output {
+        let mut running = self.spawn(arguments);
+        running.feed(input.into());
+        running.wait()
+    }
+
+    /// Starts a command whose standard input is a pipe.
+    #[must_use]
+    pub fn spawn(&self, arguments: &[impl AsRef<OsStr>]) -> Running {
+        Running::start(self.command(arguments).stdin(Stdio::piped()), LIMIT)
+    }
+
+    /// Nothing of ours is left: no process, no sandbox, no temporary file in the cache.
+    ///
+    /// # Panics
+    /// When something is, and still is after some seconds; it names what.
+    pub fn assert_nothing_left(&self) {
+        remains::assert_none(&self.home(), &self.cache);
+    }
+}
+
+impl Default for Matchlock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What `MATCHLOCK_BIN` names, else the binary built beside the tests.
+fn binary() -> PathBuf {
+    if let Some(path) = env::var_os("MATCHLOCK_BIN") {
+        return std::path::absolute(&path).expect("MATCHLOCK_BIN is not empty");
+    }
+    let tests = env::current_exe().expect("a test knows its own path");
+    let profile = tests.parent().and_then(Path::parent).expect("tests are built to PROFILE/deps");
+    let binary = profile.join("matchlock");
+    assert!(binary.is_file(), "{} is missing: run cargo build first, or set MATCHLOCK_BIN", binary.display());
+    binary
+}
+
+fn base() -> TempDir {
+    let base = tempfile::tempdir().expect("a temporary directory");
+    std::fs::create_dir(base.path().join("user")).expect("the directory is ours");
+    base
+}
