@@ -3,7 +3,10 @@
 //! The request is the stream's first message. After [`Request::Exec`] both sides send *records*:
 //! a [`RecordHeader`] of five bytes, then its payload. Signals and window sizes go on streams of
 //! their own, so that they overtake input that the command has not read. If the host resets the
-//! stream, nobody waits for the command any more and the agent ends it.
+//! stream, nobody waits for the command any more and the agent ends it: SIGTERM, then SIGKILL.
+//!
+//! A command has a PID namespace of its own. When its main process ends, the processes that it left
+//! behind are killed, all that was written until then is delivered, and [`Ended`] follows at once.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -13,7 +16,8 @@ use thiserror::Error;
 pub enum Request {
     /// Run a command; records follow.
     Exec(Exec),
-    /// Send a signal to the process group of a command. Answered with [`Answer`].
+    /// Send a signal to the process group of a command: the terminal's foreground group, or without
+    /// a terminal the group of its main process. Answered with [`Answer`].
     Signal {
         /// [`Exec::id`].
         id: u64,
@@ -55,13 +59,13 @@ pub struct Exec {
     /// The program and its arguments, never empty. A program without `/` is looked up in the
     /// environment's `PATH`.
     pub argv: Vec<Vec<u8>>,
-    /// The whole environment, in order; the agent only adds `PATH`, `HOME` and, with a terminal,
-    /// `TERM` where they are missing.
+    /// The whole environment, in order; the agent only adds `PATH`, `HOSTNAME`, `HOME` (of the user,
+    /// from `/etc/passwd`, else `/`) and, with a terminal, `TERM=xterm` where they are missing.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// Working directory; `None` for `/`.
     pub working_dir: Option<WorkingDir>,
     /// `name`, `uid`, `name:group`, `uid:gid`; looked up in the image's `/etc/passwd` and
-    /// `/etc/group`. `None` for root.
+    /// `/etc/group`, as Docker does. `None` for root.
     pub user: Option<String>,
     /// How standard input, output and error are connected.
     pub stdio: Stdio,
@@ -74,7 +78,8 @@ pub struct Exec {
 pub struct WorkingDir {
     /// Absolute path.
     pub path: Vec<u8>,
-    /// Make it, and its parents, if it is missing (an image's `WORKDIR` may be).
+    /// Make it, and its parents, if it is missing (an image's `WORKDIR` may be). What is made
+    /// belongs to the command's user.
     pub create: bool,
 }
 
@@ -108,10 +113,12 @@ pub enum Ended {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
 pub enum StartError {
     /// No such program, or its interpreter is missing.
-    #[error("{program}: command not found")]
+    #[error("{program}: {reason}")]
     NotFound {
         /// As it was asked for.
         program: String,
+        /// Which of the two it is.
+        reason: String,
     },
     /// It exists but cannot be executed.
     #[error("{program}: {reason}")]
