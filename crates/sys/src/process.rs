@@ -1,0 +1,224 @@
+//! A child process in a [`Jail`] that cannot outlive us and is always reaped.
+//!
+//! One thread per child clones it, waits for it and reaps it. It has to be the same thread:
+//! `PR_SET_PDEATHSIG` fires when the *thread* that made the child ends, not when the process does.
+
+mod child;
+
+use std::ffi::{CString, OsString};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use thiserror::Error;
+
+use crate::jail::{self, Jail, JailError, Layer, Wall};
+use child::{Plan, Step};
+
+/// A program to be run in a jail. It starts in `/`, in a session of its own, with an empty
+/// environment and only the descriptors listed.
+#[derive(Debug)]
+pub struct Command {
+    /// Absolute path.
+    pub program: PathBuf,
+    /// Arguments, without the program's name.
+    pub args: Vec<OsString>,
+    /// Its descriptors: the first is its standard input and so on, without gaps.
+    pub descriptors: Vec<OwnedFd>,
+    /// Its walls.
+    pub jail: Jail,
+}
+
+/// A running child. Dropping it kills it and waits until it is reaped.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    handle: OwnedFd,
+    reaper: Option<thread::JoinHandle<()>>,
+    layers: Vec<Layer>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// A child that could not be started.
+#[derive(Debug, Error)]
+pub enum SpawnError {
+    /// An argument with a NUL byte in it.
+    #[error("argument {0:?} contains a NUL byte")]
+    Argument(OsString),
+    /// More descriptors than we are prepared to hand over.
+    #[error("{0} descriptors are too many for one process")]
+    TooManyDescriptors(usize),
+    /// A wall could not be prepared.
+    #[error("cannot prepare the process's jail")]
+    Jail(#[from] JailError),
+    /// No pipe, thread or process could be made.
+    #[error("cannot make a process")]
+    Process(#[source] io::Error),
+    /// A mandatory wall could not be put up.
+    #[error("cannot jail the process ({0})")]
+    Wall(&'static str, #[source] io::Error),
+    /// The program could not be executed.
+    #[error("cannot execute {program}", program = .0.display())]
+    Exec(PathBuf, #[source] io::Error),
+}
+
+impl Command {
+    /// Starts it, and returns once it executes the program. `ended` is called when it was reaped.
+    ///
+    /// # Errors
+    /// See [`SpawnError`]; no process is left behind.
+    pub fn spawn(self, ended: impl FnOnce(Status) + Send + 'static) -> Result<Process, SpawnError> {
+        let (started, start) = mpsc::sync_channel(1);
+        let reaper = thread::Builder::new().name("vmm-owner".to_owned()).spawn(move || {
+            let child = match self.clone_jailed() {
+                Ok(child) => child,
+                Err(error) => return drop(started.send(Err(error))),
+            };
+            let handle = child.handle.try_clone().map_err(SpawnError::Process);
+            // If this fails the caller is gone, and the child is killed right below.
+            let wanted = started.send(handle.map(|handle| (child.pid, handle, child.layers))).is_ok();
+            if !wanted {
+                kill(&child.handle);
+            }
+            ended(reap(&child.handle));
+        });
+        let reaper = reaper.map_err(SpawnError::Process)?;
+        let (pid, handle, layers) = start.recv().expect("the thread sends before it ends")?;
+        Ok(Process { pid, handle, reaper: Some(reaper), layers })
+    }
+
+    /// Clones, jails and executes, with as many namespaces as this host lets us have.
+    fn clone_jailed(self) -> Result<Child, SpawnError> {
+        let program = c_string(self.program.clone().into_os_string())?;
+        let mut argv = vec![program.clone()];
+        for arg in self.args {
+            argv.push(c_string(arg)?);
+        }
+        // Out of the way of the numbers that the child gives them.
+        let high = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, child::HIGH).map_err(io_error);
+        let descriptors = self.descriptors.iter().map(high).collect::<Result<Vec<_>, _>>()?;
+        if descriptors.len() > child::MAX_DESCRIPTORS {
+            return Err(SpawnError::TooManyDescriptors(descriptors.len()));
+        }
+        drop(self.descriptors);
+        let (landlock, files) = self.jail.landlock()?;
+        let landlock = landlock.as_ref().map(high).transpose()?;
+        let owner = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+        let owner = high(&owner.map_err(io_error)?)?;
+        let (report, reported) = io::pipe().map_err(SpawnError::Process)?;
+        let reported = high(&OwnedFd::from(reported))?;
+        let plan = Plan {
+            program,
+            argv,
+            descriptors: descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
+            report: reported.as_raw_fd(),
+            owner: owner.as_raw_fd(),
+            landlock: landlock.as_ref().map(AsRawFd::as_raw_fd),
+            limits: child::limits(&self.jail),
+            groups: self.jail.groups,
+            filter: jail::seccomp()?,
+        };
+        let mut child = plan.clone_child().map_err(SpawnError::Process)?;
+        child.layers.push(Layer { wall: Wall::Files, standing: files });
+        drop(reported);
+        match read_report(report) {
+            None => Ok(child),
+            Some((step, error)) => {
+                reap(&child.handle);
+                Err(match step {
+                    Step::Exec => SpawnError::Exec(self.program, error),
+                    step => SpawnError::Wall(step.name(), error),
+                })
+            }
+        }
+    }
+}
+
+impl Process {
+    /// Its process ID in our namespace; valid until it is reaped.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// The walls around it.
+    #[must_use]
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Sends SIGKILL; nothing happens if it has ended already.
+    pub fn kill(&self) {
+        kill(&self.handle);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if let Some(reaper) = self.reaper.take() {
+            // A panic of `ended` is not ours to repeat in a drop.
+            drop(reaper.join());
+        }
+    }
+}
+
+/// A child that nobody has reaped.
+struct Child {
+    pid: Pid,
+    handle: OwnedFd,
+    layers: Vec<Layer>,
+}
+
+/// The walls without which nothing is started.
+const MANDATORY: [Wall; 5] =
+    [Wall::DiesWithOwner, Wall::NoPrivileges, Wall::SystemCalls, Wall::NothingInherited, Wall::Limits];
+
+fn c_string(text: OsString) -> Result<CString, SpawnError> {
+    CString::new(text.into_vec()).map_err(|error| SpawnError::Argument(OsString::from_vec(error.into_vec())))
+}
+
+fn io_error(error: rustix::io::Errno) -> SpawnError {
+    SpawnError::Process(error.into())
+}
+
+/// The only failure there can be is that it has ended.
+fn kill(handle: &OwnedFd) {
+    let _ = rustix::process::pidfd_send_signal(handle, Signal::KILL);
+}
+
+fn reap(handle: &OwnedFd) -> Status {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                return match status.exit_status() {
+                    Some(code) => Status::Code(code),
+                    None => Status::Signal(status.terminating_signal().unwrap_or_default()),
+                };
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            // Somebody else's wait(-1) took the status.
+            Err(_) => return Status::Signal(0),
+        }
+    }
+}
+
+/// What the child reports if it cannot go on; nothing once it executes the program.
+fn read_report(mut pipe: io::PipeReader) -> Option<(Step, io::Error)> {
+    let mut report = [0; child::REPORT_LEN];
+    pipe.read_exact(&mut report).ok()?;
+    let (step, errno) = child::decode_report(report);
+    Some((step, io::Error::from_raw_os_error(errno)))
+}
