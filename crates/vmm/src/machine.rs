@@ -1,0 +1,187 @@
+//! A machine, whichever VMM runs it: what it is made of, and the handle to a running one.
+
+use std::fs::File;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use api::{Explain, Kind};
+use sys::jail::Layer;
+use sys::process::{Process, Status};
+use thiserror::Error;
+use tokio::sync::{Notify, watch};
+
+use crate::channel::Channel;
+use crate::console::Tail;
+
+/// A machine to be booted.
+#[derive(Debug)]
+pub struct MachineSpec {
+    /// Virtual CPUs, at least one.
+    pub vcpus: u32,
+    /// Memory, MiB.
+    pub memory_mb: u32,
+    /// The guest kernel, an uncompressed vmlinux; see [`crate::kernel::check`].
+    pub kernel: PathBuf,
+    /// A cpio archive with `/init` in it; see [`crate::initramfs`].
+    pub initramfs: Vec<u8>,
+    /// Disks; the guest tells them apart by their serials.
+    pub disks: Vec<Disk>,
+    /// Where the guest's console is written, beside the tail that is always kept in memory. The
+    /// file is replaced when it is full, the one before it kept with `.1` added to its name.
+    pub console_log: Option<PathBuf>,
+}
+
+/// A disk: an open file, so that the VMM needs no access to its path.
+#[derive(Debug)]
+pub struct Disk {
+    /// What the guest finds in `/sys/block/*/serial`: 1 to 20 letters, digits, `-` or `_`, unique.
+    pub serial: String,
+    /// The image, raw; opened for writing unless `read_only`.
+    pub file: File,
+    /// Whether the guest may not write to it.
+    pub read_only: bool,
+}
+
+/// How a machine came to its end, with the last it said.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{cause}{}", last_words(.console_tail, .vmm_stderr))]
+pub struct Exit {
+    /// How.
+    pub cause: Cause,
+    /// The end of the guest's console.
+    pub console_tail: String,
+    /// The end of what the VMM itself wrote to its standard error.
+    pub vmm_stderr: String,
+}
+
+/// Why a VMM process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Cause {
+    /// The guest powered off or rebooted; a guest kernel that panics does that too.
+    #[error("the VM shut down")]
+    Shutdown,
+    /// We killed it.
+    #[error("the VM was killed")]
+    Killed,
+    /// The VMM gave up with this exit code.
+    #[error("the VMM ended with exit code {0}")]
+    Failed(i32),
+    /// A signal that was not ours ended the VMM.
+    #[error("the VMM was ended by signal {0}")]
+    Signal(i32),
+}
+
+/// A running machine. Dropping it kills the VMM and waits until it is reaped, which takes
+/// milliseconds; [`Machine::kill`] does the same without blocking the thread.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) process: Process,
+    pub(crate) channel: Channel,
+    pub(crate) console: Tail,
+    pub(crate) end: Arc<End>,
+    pub(crate) exit: watch::Receiver<Option<Exit>>,
+}
+
+/// How we ask a VMM to end.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    /// Asks the VMM to end in its own way.
+    pub(crate) quit: Notify,
+    /// We sent SIGKILL.
+    killed: AtomicBool,
+}
+
+impl Machine {
+    /// The channel to the guest. It ends with the machine.
+    #[must_use]
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// The VMM's process ID.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The walls around the VMM, and how each stands.
+    #[must_use]
+    pub fn layers(&self) -> &[Layer] {
+        self.process.layers()
+    }
+
+    /// The end of the guest's console so far.
+    #[must_use]
+    pub fn console_tail(&self) -> String {
+        self.console.text()
+    }
+
+    /// Resolves when the VMM has ended and was reaped. The future is independent of `self`.
+    pub fn exited(&self) -> impl Future<Output = Exit> + Send + use<> {
+        let mut exit = self.exit.clone();
+        async move {
+            let exit = exit.wait_for(Option::is_some).await;
+            exit.ok().and_then(|exit| exit.clone()).unwrap_or(Exit::UNKNOWN)
+        }
+    }
+
+    /// Asks the VMM to end, which lets it finish what it is writing to its disks, and kills it
+    /// after `grace`. The guest is not asked: [`proto::boot::Control::PowerOff`] does that.
+    pub async fn stop(&self, grace: Duration) -> Exit {
+        self.end.quit.notify_one();
+        match tokio::time::timeout(grace, self.exited()).await {
+            Ok(exit) => exit,
+            Err(_) => self.kill().await,
+        }
+    }
+
+    /// Kills the VMM and waits until it is reaped.
+    pub async fn kill(&self) -> Exit {
+        self.end.killed.store(true, Ordering::Relaxed);
+        self.process.kill();
+        self.exited().await
+    }
+}
+
+impl End {
+    /// What the VMM's exit status means.
+    pub(crate) fn cause(&self, status: Status) -> Cause {
+        match status {
+            Status::Code(0) => Cause::Shutdown,
+            Status::Code(code) => Cause::Failed(code),
+            Status::Signal(_) if self.killed.load(Ordering::Relaxed) => Cause::Killed,
+            Status::Signal(signal) => Cause::Signal(signal),
+        }
+    }
+}
+
+impl Exit {
+    /// Only seen if the runtime was shut down under the machine, which kills it.
+    const UNKNOWN: Self =
+        Self { cause: Cause::Killed, console_tail: String::new(), vmm_stderr: String::new() };
+}
+
+impl Explain for Exit {
+    fn kind(&self) -> Kind {
+        Kind::Vm
+    }
+
+    fn hint(&self) -> Option<String> {
+        let panicked = self.console_tail.contains("Kernel panic - not syncing");
+        panicked.then(|| "the guest kernel panicked; the end of its console says why".to_owned())
+    }
+}
+
+/// The last lines of the VMM, or else of the guest, for a one-line message.
+fn last_words(console: &str, stderr: &str) -> String {
+    let last =
+        |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
+    match (last(stderr), last(console)) {
+        (Some(line), _) => format!("; its last words: {line}"),
+        (None, Some(line)) => format!("; last line of the console: {line}"),
+        (None, None) => String::new(),
+    }
+}

@@ -1,0 +1,126 @@
+//! QEMU's command line for one machine, a pure function of what it is made of.
+//!
+//! Nothing but numbers and checked serials is put into it, so it needs no quoting; everything that
+//! has a path on the host is handed over as a descriptor.
+
+use std::os::fd::RawFd;
+
+use super::Accelerator;
+
+/// What QEMU needs to know of a machine. Descriptors are QEMU's own numbers.
+#[derive(Debug)]
+pub(super) struct Layout<'a> {
+    pub(super) vcpus: u32,
+    pub(super) memory_mb: u32,
+    pub(super) accelerator: &'a Accelerator,
+    /// The rate of the counter that an emulated guest reads, kHz.
+    pub(super) tsc_khz: u64,
+    pub(super) kernel: RawFd,
+    pub(super) initramfs: RawFd,
+    pub(super) monitor: RawFd,
+    pub(super) channel: RawFd,
+    pub(super) disks: Vec<DiskLayout<'a>>,
+}
+
+#[derive(Debug)]
+pub(super) struct DiskLayout<'a> {
+    pub(super) serial: &'a str,
+    pub(super) read_only: bool,
+    pub(super) descriptor: RawFd,
+}
+
+impl Layout<'_> {
+    /// All arguments, without the program's name.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let mut line = Line::default();
+        line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
+        line.option("-display", "none");
+        line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        self.machine(&mut line);
+        self.devices(&mut line);
+        for (index, disk) in self.disks.iter().enumerate() {
+            disk.arguments(index, &mut line);
+        }
+        line.0
+    }
+
+    fn machine(&self, line: &mut Line) {
+        // No option ROMs: the firmware takes the kernel from fw_cfg itself. No ACPI and no RTC: the
+        // guest is told of its devices on the command line and of the time over the channel. The
+        // old interrupt controller and timer stay, without them a kernel under emulation hangs.
+        line.option(
+            "-M",
+            "microvm,x-option-roms=off,acpi=off,rtc=off,pit=on,pic=on,isa-serial=on,\
+             dump-guest-core=off,mem-merge=off",
+        );
+        match self.accelerator {
+            Accelerator::Kvm => line.option("-accel", "kvm").option("-cpu", "host"),
+            Accelerator::Tcg(_) => line.option("-accel", "tcg").option("-cpu", "max"),
+        };
+        line.option("-m", format!("{}M", self.memory_mb));
+        line.option("-smp", self.vcpus.to_string());
+        line.option("-kernel", format!("/proc/self/fd/{}", self.kernel));
+        line.option("-initrd", format!("/proc/self/fd/{}", self.initramfs));
+        line.option("-append", self.kernel_command_line());
+    }
+
+    /// Short, because all configuration goes over the channel. Measured, see docs/benchmarks.md.
+    fn kernel_command_line(&self) -> String {
+        // `reboot=t`: a triple fault is the only way to end a microvm without ACPI; with
+        // `-no-reboot` QEMU ends on it. `panic=-1` does that at once.
+        let mut words = "console=ttyS0 quiet reboot=t panic=-1".to_owned();
+        if let Accelerator::Tcg(_) = self.accelerator {
+            let tsc_khz = self.tsc_khz;
+            // The counter is given a rate, see sys::tsc. Mitigations protect against what the CPU
+            // speculates; an emulated one does not speculate, so they only cost time.
+            words.push_str(&format!(" tsc_early_khz={tsc_khz} tsc=reliable mitigations=off"));
+        }
+        words
+    }
+
+    fn devices(&self, line: &mut Line) {
+        line.option("-chardev", "stdio,id=console,signal=off").option("-serial", "chardev:console");
+        line.option("-chardev", format!("socket,id=monitor,fd={}", self.monitor));
+        line.option("-mon", "chardev=monitor,mode=control");
+        line.option("-chardev", format!("socket,id=channel,fd={}", self.channel));
+        // Two ports: port 0 is reserved for a console, and each costs queues to set up.
+        line.option("-device", "virtio-serial-device,max_ports=2");
+        line.option("-device", format!("virtserialport,chardev=channel,name={}", proto::CHANNEL_NAME));
+        line.option("-object", "rng-builtin,id=entropy").option("-device", "virtio-rng-device,rng=entropy");
+    }
+}
+
+impl DiskLayout<'_> {
+    fn arguments(&self, index: usize, line: &mut Line) {
+        let set = index + 1;
+        line.option("-add-fd", format!("fd={},set={set}", self.descriptor));
+        let (read_only, no_flush) = if self.read_only { ("on", "off") } else { ("off", "on") };
+        // The host's page cache is used, so layers are shared by all machines and read ahead.
+        // Flushes end there: a writable disk is scratch, it does not outlive a host that lost
+        // power. Discarded blocks become holes again. Locks are the image store's business.
+        line.option(
+            "-blockdev",
+            format!(
+                "driver=file,node-name=disk{index},filename=/dev/fdset/{set},read-only={read_only},\
+                 cache.direct=off,cache.no-flush={no_flush},aio=threads,locking=off,discard=unmap"
+            ),
+        );
+        line.option("-device", format!("virtio-blk-device,drive=disk{index},serial={}", self.serial));
+    }
+}
+
+#[derive(Default)]
+struct Line(Vec<String>);
+
+impl Line {
+    fn flag(&mut self, flag: &str) -> &mut Self {
+        self.0.push(flag.to_owned());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<String>) -> &mut Self {
+        self.flag(name);
+        self.0.push(value.into());
+        self
+    }
+}

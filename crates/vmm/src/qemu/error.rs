@@ -1,0 +1,102 @@
+//! Why a machine does not start under QEMU.
+
+use std::io;
+use std::path::PathBuf;
+
+use api::{Explain, Kind};
+use sys::jail::JailError;
+use sys::process::SpawnError;
+use thiserror::Error;
+
+use crate::kernel::InvalidKernel;
+use crate::machine::Exit;
+
+/// No machine was started, or it ended at once.
+#[derive(Debug, Error)]
+pub enum QemuError {
+    /// The program is not installed.
+    #[error("{} was not found in PATH", super::PROGRAM)]
+    NotInstalled,
+    /// It cannot say what it is.
+    #[error("{program} does not work", program = .0.display())]
+    Broken(PathBuf, #[source] Box<Exit>),
+    /// The `microvm` machine is missing: older than 4.2, or built without it.
+    #[error("QEMU {version} has no microvm machine")]
+    NoMicrovm {
+        /// As it says itself.
+        version: String,
+    },
+    /// The kernel cannot be booted.
+    #[error("cannot boot the kernel {path}", path = .path.display())]
+    Kernel {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: InvalidKernel,
+    },
+    /// Less memory than kernel, initramfs and a program need.
+    #[error("{asked} MiB of memory are too little for a VM")]
+    TooLittleMemory {
+        /// What was asked for, MiB.
+        asked: u32,
+        /// The least that works, MiB.
+        least: u32,
+    },
+    /// Not a number of vCPUs that the machine can have.
+    #[error("a VM cannot have {0} vCPUs")]
+    Vcpus(u32),
+    /// More disks than the machine has slots.
+    #[error("{asked} disks are more than the {most} that a VM can have")]
+    TooManyDisks {
+        /// What was asked for.
+        asked: usize,
+        /// The most that fit.
+        most: usize,
+    },
+    /// A serial that is not 1 to 20 letters, digits, `-` or `_`, or is used twice.
+    #[error("{0:?} cannot be the serial of a disk")]
+    Serial(String),
+    /// A file or socket that the machine needs.
+    #[error("cannot prepare {what}")]
+    Prepare {
+        /// What for.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process could not be started in its jail.
+    #[error("cannot start QEMU")]
+    Spawn(#[from] SpawnError),
+}
+
+impl Explain for QemuError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotInstalled | Self::Broken(..) | Self::NoMicrovm { .. } => Kind::HostUnready,
+            Self::Spawn(SpawnError::Jail(JailError::Path(..))) => Kind::HostUnready,
+            Self::Kernel { source, .. } => source.kind(),
+            Self::TooLittleMemory { .. } | Self::Vcpus(_) | Self::Serial(_) => Kind::InvalidInput,
+            Self::TooManyDisks { .. } => Kind::LimitExceeded,
+            Self::Prepare { source, .. } => api::error::io_kind(source),
+            Self::Spawn(_) => Kind::Vm,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotInstalled => Some(INSTALL.to_owned()),
+            Self::Broken(..) => Some(format!("reinstall QEMU: {INSTALL}")),
+            Self::NoMicrovm { .. } => Some(format!("version 6 or newer is needed: {INSTALL}")),
+            Self::Kernel { source, .. } => source.hint(),
+            Self::TooLittleMemory { least, .. } => {
+                Some(format!("give it at least {least} MiB (--memory {least})"))
+            }
+            Self::TooManyDisks { .. } => Some("attach fewer disks".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+const INSTALL: &str = "install it with `apt install qemu-system-x86` (Debian, Ubuntu), \
+     `dnf install qemu-system-x86-core` (Fedora), `pacman -S qemu-system-x86` (Arch) or \
+     `apk add qemu-system-x86_64` (Alpine)";
