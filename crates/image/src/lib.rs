@@ -24,9 +24,15 @@
 //! [`progress::Progress`]. Every public error implements [`api::Explain`].
 
 pub mod digest;
+pub mod document;
 pub mod erofs;
+mod ingest;
 pub mod layer;
 pub mod platform;
 pub mod progress;
+pub mod pull;
 pub mod reference;
+pub mod registry;
 pub mod store;
+
+pub use ingest::IngestError;

@@ -79,16 +79,19 @@ impl Store {
     /// # Errors
     /// A layer is missing or damaged, the disk fails, or it was cancelled.
     pub fn open_layers(&self, image: &ImageRecord, cancel: &Cancel) -> Result<LayerSet, StoreError> {
-        let layers = distinct(&image.layers);
-        let mut disks = Vec::with_capacity(layers.len());
-        for diff_id in &layers {
-            let missing = || StoreError::LayerMissing { tag: image.tag.clone(), diff_id: *diff_id };
-            disks.push(self.layer(diff_id)?.ok_or_else(missing)?);
-        }
+        let mut disks = self.open_all(image)?;
         if disks.len() > MAX_DISKS {
-            disks = vec![self.merged(&layers, disks, cancel)?];
+            disks = vec![self.merged(&distinct(&image.layers), disks, cancel)?];
         }
         Ok(LayerSet { disks })
+    }
+
+    /// Opens every layer of an image, lowest first.
+    pub(crate) fn open_all(&self, image: &ImageRecord) -> Result<Vec<Disk>, StoreError> {
+        let open = |diff_id: Digest| {
+            self.layer(&diff_id)?.ok_or_else(|| StoreError::LayerMissing { tag: image.tag.clone(), diff_id })
+        };
+        distinct(&image.layers).into_iter().map(open).collect()
     }
 
     /// A layer that is in the store.

@@ -1,0 +1,51 @@
+//! Which failures of a registry pass, and how long to wait for that.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+use super::RegistryError;
+
+/// Tries of one request, or of one blob without progress between them.
+const MAX_TRIES: u32 = 5;
+
+/// Tries where no connection comes about: a wrong name or port should not take long to tell.
+const MAX_CONNECT_TRIES: u32 = 3;
+
+/// The first wait; each further one is twice as long.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+
+/// The longest wait that a registry may ask for. Docker Hub's limit, for example, passes after
+/// hours: then it is better to say so.
+const MAX_DELAY: Duration = Duration::from_secs(60);
+
+/// Failures of one request so far.
+#[derive(Debug, Default)]
+pub(super) struct Retries(u32);
+
+impl Retries {
+    /// How long to wait before the next try, or `None` if there is no point in one.
+    pub(super) fn delay(&mut self, error: &RegistryError) -> Option<Duration> {
+        let tries = match error {
+            RegistryError::Unreachable { .. } => MAX_CONNECT_TRIES,
+            error if error.passes() => MAX_TRIES,
+            _ => return None,
+        };
+        self.0 += 1;
+        if self.0 >= tries {
+            return None;
+        }
+        let delay = error.retry_after().unwrap_or(FIRST_DELAY * 2_u32.pow(self.0 - 1));
+        (delay <= MAX_DELAY).then_some(delay)
+    }
+
+    /// Something went well in between.
+    pub(super) fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// What `Retry-After` asks for, if it is in seconds. (As a date it depends on two clocks.)
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
