@@ -1,5 +1,6 @@
 //! The project's own chores, as `cargo xtask COMMAND`: one file per command.
 
+mod bench;
 mod check;
 mod deny;
 mod layers;
@@ -20,6 +21,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures and writes docs/benchmarks.md; `make bench` prepares what it needs.
+    Bench,
     /// Everything that can be said about the source without running it: format, clippy, layers, dependencies.
     Check,
     /// Dependencies: licences, bans, sources, and known vulnerabilities if their list can be fetched.
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<()> {
     match command {
+        Command::Bench => bench::run(),
         Command::Check => check::run(),
         Command::Deny => deny::run(),
         Command::Layers => layers::run(),
