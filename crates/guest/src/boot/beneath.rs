@@ -1,0 +1,59 @@
+//! Paths in a root that belongs to a hostile image.
+//!
+//! An image may have a symbolic link, a file or nothing where the sandbox needs a directory or a
+//! file of its own. Links are never followed out of the root, and for the kernel's file systems not
+//! at all: whatever is there and is no directory is replaced in the overlay.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, unlinkat};
+use rustix::io::Errno;
+
+/// The directory `name` directly below `root`, made with `mode` if it is missing. A symbolic link or
+/// anything else of that name is removed first.
+pub(crate) fn directory(root: impl AsFd, name: &str, mode: u32) -> io::Result<OwnedFd> {
+    let open = || openat(&root, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
+    match open() {
+        Err(Errno::NOENT) => {}
+        Err(Errno::NOTDIR | Errno::LOOP) => unlinkat(&root, name, AtFlags::empty())?,
+        opened => return Ok(opened?),
+    }
+    make(&root, name, mode)?;
+    Ok(open()?)
+}
+
+/// The directory `name` below `root`, where links may lead to another place below `root` (some
+/// images have their `/etc` elsewhere). A link that leads nowhere is replaced.
+pub(crate) fn linked_directory(root: impl AsFd, name: &str, mode: u32) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match openat2(&root, name, DIRECTORY, Mode::empty(), resolve) {
+        Ok(opened) => Ok(opened),
+        Err(_) => directory(root, name, mode),
+    }
+}
+
+/// Makes `name` in `directory` a file of `contents` that everybody may read, in place of whatever had
+/// that name.
+pub(crate) fn replace_file(directory: impl AsFd, name: &str, contents: &[u8]) -> io::Result<()> {
+    match unlinkat(&directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(&directory, name, new, Mode::from_raw_mode(0o644))?;
+    File::from(file).write_all(contents)
+}
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// `mkdirat(2)` with a mode that the umask does not change.
+fn make(root: impl AsFd, name: &str, mode: u32) -> io::Result<()> {
+    mkdirat(&root, name, Mode::from_raw_mode(mode))?;
+    rustix::fs::chmodat(&root, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

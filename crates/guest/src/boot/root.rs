@@ -1,0 +1,198 @@
+//! The sandbox's root: an overlay of the disks with the kernel's file systems in it.
+//!
+//! It is put together twice, on the same overlay: at [`CONFINED_ROOT`] as commands see it, and at
+//! [`PRIVILEGED_ROOT`] with all devices and a writable `/sys`, for privileged ones. A command moves
+//! its root to `/` in a mount namespace of its own and mounts `/proc` of its own PID namespace there.
+//!
+//! `/run` and `/tmp` are the image's, on the scratch disk: images ship directories in them that their
+//! programs need, and what is put into `/tmp` may be larger than the memory.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chmodat, makedev, mknodat, openat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount as unmount_at};
+
+use super::disks::{Disks, SCRATCH};
+use super::filesystem::{Opt, attach, create, duplicate};
+use super::{BootError, beneath, cgroups};
+
+/// The root of commands.
+pub(crate) const CONFINED_ROOT: &str = "/confined";
+
+/// The root of privileged commands.
+pub(crate) const PRIVILEGED_ROOT: &str = "/privileged";
+
+/// The mounted overlay, which nobody uses yet.
+#[derive(Debug)]
+pub(super) struct Overlay {
+    mount: OwnedFd,
+}
+
+/// File systems that all commands share, privileged or not.
+#[derive(Debug)]
+struct SharedFileSystems {
+    terminals: OwnedFd,
+    memory: OwnedFd,
+    queues: OwnedFd,
+    sys: OwnedFd,
+    cgroups: OwnedFd,
+}
+
+const NO_SUID_DEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+const HARMLESS: MountAttrFlags = NO_SUID_DEV.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+impl Overlay {
+    /// Mounts it at [`CONFINED_ROOT`].
+    pub(super) fn mount(disks: &Disks) -> Result<Self, BootError> {
+        Self::try_mount(disks).map_err(|error| BootError::step("mount the overlay of the disks", error))
+    }
+
+    fn try_mount(disks: &Disks) -> io::Result<Self> {
+        let (upper, work) = (disks.scratch.join("upper"), disks.scratch.join("work"));
+        for directory in [&upper, &work] {
+            match fs::create_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        let text = |path: &Path| path.to_str().expect("one of our own names").to_owned();
+        let (upper, work) = (text(&upper), text(&work));
+        let layers: Vec<_> = disks.layers.iter().rev().map(|layer| text(layer)).collect();
+        let mut options: Vec<_> = layers.iter().map(|layer| Opt::Value("lowerdir+", layer)).collect();
+        options.extend([
+            Opt::Value("upperdir", &upper),
+            Opt::Value("workdir", &work),
+            // Renaming a directory of the image works as on any file system (it fails otherwise).
+            Opt::Value("redirect_dir", "on"),
+            // chown and chmod of a large file of the image do not copy it. What such attributes in
+            // an image could redirect to is in that image only.
+            Opt::Value("metacopy", "on"),
+            // Hard links of the image stay links to one file when it is written.
+            Opt::Value("index", "on"),
+            // The scratch disk does not outlive the VM, so nothing is gained by waiting for it.
+            Opt::Flag("volatile"),
+        ]);
+        // Device nodes of an image open nothing: a disk's raw node would be a way around every
+        // permission of the files on it.
+        let mount = create("overlay", &options, MountAttrFlags::MOUNT_ATTR_NODEV)?;
+        attach(&mount, beneath::directory(CWD, &CONFINED_ROOT[1..], 0o700)?)?;
+        Ok(Self { mount })
+    }
+
+    /// The root directory.
+    pub(super) fn root(&self) -> impl AsFd {
+        self.mount.as_fd()
+    }
+
+    /// Mounts everything else, for both kinds of commands; gives the file system of terminals.
+    pub(super) fn assemble(self) -> Result<OwnedFd, BootError> {
+        self.try_assemble().map_err(|error| BootError::step("mount the kernel's file systems", error))
+    }
+
+    fn try_assemble(self) -> io::Result<OwnedFd> {
+        for (name, mode) in [("proc", 0o555), ("run", 0o755), ("tmp", 0o1777)] {
+            match name {
+                "proc" => beneath::directory(&self.mount, name, mode)?,
+                _ => beneath::linked_directory(&self.mount, name, mode)?,
+            };
+        }
+        let privileged = duplicate(&self.mount, MountAttrFlags::empty())?;
+        sys::mount::set_attributes(
+            privileged.as_fd(),
+            MountAttrFlags::empty(),
+            MountAttrFlags::MOUNT_ATTR_NODEV,
+        )?;
+        attach(&privileged, beneath::directory(CWD, &PRIVILEGED_ROOT[1..], 0o700)?)?;
+
+        let shared = SharedFileSystems::create()?;
+        shared.attach_to(&privileged, &devices()?, MountAttrFlags::empty())?;
+        let safe = create("tmpfs", SAFE_DEV, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        fill(&safe)?;
+        shared.attach_to(&self.mount, &safe, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+        Ok(shared.terminals)
+    }
+}
+
+impl SharedFileSystems {
+    fn create() -> io::Result<Self> {
+        let no_suid_exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        // 5 is the group `tty` of every distribution; ptmx must be open to all users.
+        let terminals = [Opt::Value("mode", "0620"), Opt::Value("ptmxmode", "0666"), Opt::Value("gid", "5")];
+        Ok(Self {
+            terminals: create("devpts", &terminals, no_suid_exec)?,
+            memory: create("tmpfs", &[Opt::Value("mode", "1777"), Opt::Value("source", "shm")], HARMLESS)?,
+            queues: create("mqueue", &[], HARMLESS)?,
+            sys: create("sysfs", &[], HARMLESS)?,
+            cgroups: duplicate(beneath::directory(CWD, cgroups::SANDBOX_FROM_ROOT, 0o755)?, HARMLESS)?,
+        })
+    }
+
+    /// Attaches `devices` and them below `root`; `/sys` with these attributes besides its own.
+    fn attach_to(&self, root: &OwnedFd, devices: &OwnedFd, sys: MountAttrFlags) -> io::Result<()> {
+        attach(devices, beneath::directory(root, "dev", 0o755)?)?;
+        links(devices)?;
+        for (name, file_system) in [("pts", &self.terminals), ("shm", &self.memory), ("mqueue", &self.queues)]
+        {
+            let target = beneath::directory(devices, name, 0o755)?;
+            attach(duplicate(file_system, MountAttrFlags::empty())?, target)?;
+        }
+        let sysfs = duplicate(&self.sys, sys)?;
+        attach(&sysfs, beneath::directory(root, "sys", 0o555)?)?;
+        let cgroups = openat(&sysfs, "fs/cgroup", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        attach(duplicate(&self.cgroups, sys)?, cgroups)
+    }
+}
+
+/// `/dev` with all devices that the kernel knows.
+fn devices() -> io::Result<OwnedFd> {
+    let own = openat(CWD, "/dev", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    duplicate(own, MountAttrFlags::MOUNT_ATTR_NOSUID)
+}
+
+/// Options of the `/dev` of commands.
+const SAFE_DEV: &[Opt<'_>] =
+    &[Opt::Value("mode", "755"), Opt::Value("size", "64k"), Opt::Value("source", "dev")];
+
+/// Makes in `dev` what every program needs and nothing that reaches hardware.
+fn fill(dev: &OwnedFd) -> io::Result<()> {
+    // Numbers of Documentation/admin-guide/devices.txt.
+    for (name, major, minor) in
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+    {
+        let everybody = Mode::from_raw_mode(0o666);
+        mknodat(dev, name, FileType::CharacterDevice, everybody, makedev(major, minor))?;
+        chmodat(dev, name, everybody, AtFlags::empty())?;
+    }
+    Ok(symlinkat("pts/ptmx", dev, "ptmx")?)
+}
+
+/// Makes the links in `dev` that shells rely on.
+fn links(dev: &OwnedFd) -> io::Result<()> {
+    for (target, name) in [
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+    ] {
+        match symlinkat(target, dev, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Takes the root apart after all commands have ended, so that the scratch disk is whole.
+pub(super) fn unmount() {
+    rustix::fs::sync();
+    for place in [CONFINED_ROOT, PRIVILEGED_ROOT, SCRATCH] {
+        if let Err(error) = unmount_at(place, UnmountFlags::DETACH) {
+            eprintln!("matchlock: cannot unmount {place}: {error}");
+        }
+    }
+    rustix::fs::sync();
+}
