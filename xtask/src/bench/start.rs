@@ -92,7 +92,7 @@ fn bare_qemu(kernel: &Path, initramfs: &Path) -> Command {
     };
     let mut qemu = Command::new(tool::find("qemu-system-x86_64"));
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "null"]);
-    qemu.args(["-M", "microvm,x-option-roms=off,acpi=off,rtc=off,pit=on,pic=on,isa-serial=on"]);
+    qemu.args(["-M", "microvm,x-option-roms=off,acpi=off,rtc=on,pit=on,pic=on,isa-serial=on"]);
     qemu.args(acceleration)
         .args(["-m", "512M", "-smp", "1", "-kernel"])
         .arg(kernel)
