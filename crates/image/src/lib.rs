@@ -14,8 +14,8 @@
 //! for disk in layers.disks() { … }                        // lowest first; keep `layers` while the VM runs
 //! image.config                                            // api::image::ImageConfig
 //!
-//! import::import(&store, Source::Path(path) | Source::Stream(Box<dyn Read + Send>), ImportOptions { tag, … },
-//!                progress, &cancel)?                      // sync -> ImageRecord
+//! import::import(&store, Input::Path(path), &ImportOptions::new(tag), &progress, &cancel)?
+//!                                                         // sync; or Input::Stream(reader) -> ImageRecord
 //! store.list()? · store.remove(&tag)? · store.gc()?       // sync
 //! ```
 //!
@@ -26,6 +26,7 @@
 pub mod digest;
 pub mod document;
 pub mod erofs;
+pub mod import;
 mod ingest;
 pub mod layer;
 pub mod platform;

@@ -8,6 +8,11 @@ use crate::digest::Digest;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// An archive is read to its end, before it can be looked into.
+    Reading {
+        /// Uncompressed bytes so far.
+        done: u64,
+    },
     /// The image is known: so many layers, in the order from the lowest up.
     Layers {
         /// Diff IDs.

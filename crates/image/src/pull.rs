@@ -106,7 +106,7 @@ async fn describe(client: &Client, manifest: &[u8], wanted: &Platform) -> Result
     for _ in 0..=MAX_INDEX_DEPTH {
         match manifest {
             Manifest::Index(entries) => {
-                let entry = select(&entries, wanted)?;
+                let entry = select(entries.iter(), wanted)?;
                 let json = client.manifest(&entry.digest.to_string()).await?;
                 check_digest("manifest", &entry.digest, &Digest::of(&json))?;
                 manifest = Manifest::parse(&json)?;

@@ -277,9 +277,9 @@ fn check_repository(repository: &str) -> Result<(), Reason> {
 fn is_component(component: &str) -> bool {
     let word = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = component.as_bytes();
-    bytes.first().is_some_and(|b| word(b))
-        && bytes.last().is_some_and(|b| word(b))
-        && bytes.split(|b| word(b)).all(|separator| {
+    bytes.first().is_some_and(word)
+        && bytes.last().is_some_and(word)
+        && bytes.split(word).all(|separator| {
             matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-')
         })
 }

@@ -72,7 +72,7 @@ impl Configuration {
         }
         match &self.platform {
             Some(found) if !found.runs_on(wanted) => {
-                Err(DocumentError::WrongPlatform { wanted: wanted.clone(), found: found.clone() })
+                Err(DocumentError::WrongPlatform { wanted: wanted.to_string(), found: found.to_string() })
             }
             Some(found) => Ok(found.clone()),
             None => Ok(wanted.clone()),

@@ -4,7 +4,6 @@ use api::{Explain, Kind};
 use thiserror::Error;
 
 use super::{MAX_INDEX_DEPTH, MAX_LAYERS};
-use crate::platform::Platform;
 
 /// Why an image's documents do not describe an image that can run here.
 #[derive(Debug, Error)]
@@ -33,7 +32,7 @@ pub enum DocumentError {
     #[error("the image does not exist for {wanted}, only for {}", list(available))]
     NoPlatform {
         /// Which was looked for.
-        wanted: Platform,
+        wanted: String,
         /// Which there are.
         available: Vec<String>,
     },
@@ -41,9 +40,9 @@ pub enum DocumentError {
     #[error("the image is for {found}, not for {wanted}")]
     WrongPlatform {
         /// Which was looked for.
-        wanted: Platform,
+        wanted: String,
         /// What the image's configuration says.
-        found: Platform,
+        found: String,
     },
     /// Manifest and configuration are not of the same image.
     #[error("the image has {layers} layers, but its configuration speaks of {diff_ids}")]

@@ -104,19 +104,19 @@ fn is_layer(media_type: &str) -> bool {
 /// The entry of an index for a platform: the first that says so, else an only one that says
 /// nothing, whose configuration will tell.
 pub(crate) fn select<'a>(
-    entries: &'a [Descriptor],
+    entries: impl Iterator<Item = &'a Descriptor> + Clone,
     wanted: &Platform,
 ) -> Result<&'a Descriptor, DocumentError> {
     let says_so = |entry: &&Descriptor| entry.platform.as_ref().is_some_and(|it| it.runs_on(wanted));
-    let silent: Vec<&Descriptor> = entries.iter().filter(|entry| entry.platform.is_none()).collect();
-    match (entries.iter().find(says_so), silent.as_slice()) {
+    let silent: Vec<&Descriptor> = entries.clone().filter(|entry| entry.platform.is_none()).collect();
+    match (entries.clone().find(says_so), silent.as_slice()) {
         (Some(entry), _) => Ok(entry),
         (None, [entry]) => Ok(entry),
         _ => {
-            let platforms = entries.iter().filter_map(|entry| entry.platform.as_ref());
+            let platforms = entries.filter_map(|entry| entry.platform.as_ref());
             // Attestations are entered as images for `unknown/unknown`.
             let available = platforms.map(Platform::to_string).filter(|it| it != "unknown/unknown").collect();
-            Err(DocumentError::NoPlatform { wanted: wanted.clone(), available })
+            Err(DocumentError::NoPlatform { wanted: wanted.to_string(), available })
         }
     }
 }

@@ -66,7 +66,7 @@ fn the_entry_for_the_platform_is_selected() {
     ]});
     let Ok(Manifest::Index(entries)) = manifest(&index) else { panic!("not an index") };
     let digest =
-        |platform: &str| select(&entries, &platform.parse::<Platform>().unwrap()).map(|it| it.digest);
+        |platform: &str| select(entries.iter(), &platform.parse::<Platform>().unwrap()).map(|it| it.digest);
     assert_eq!(digest("linux/amd64").unwrap(), Digest::of(b"amd"));
     assert_eq!(digest("linux/arm64").unwrap(), Digest::of(b"arm"));
     let error = digest("linux/riscv64").unwrap_err();
@@ -76,7 +76,7 @@ fn the_entry_for_the_platform_is_selected() {
     );
     let silent = json!({"schemaVersion": 2, "manifests": [entry("only", json!(null))]});
     let Ok(Manifest::Index(entries)) = manifest(&silent) else { panic!("not an index") };
-    assert_eq!(select(&entries, &Platform::host()).unwrap().digest, Digest::of(b"only"));
+    assert_eq!(select(entries.iter(), &Platform::host()).unwrap().digest, Digest::of(b"only"));
 }
 
 #[test]

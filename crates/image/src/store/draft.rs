@@ -75,6 +75,11 @@ impl Draft {
         &mut self.file
     }
 
+    /// Only the file: it will never be published, and goes when it is closed.
+    pub(crate) fn into_file(self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Writes it through to the disk and makes it `path`, replacing what was there in one step.
     pub(crate) fn publish(self, path: &Path) -> io::Result<()> {
         self.file.set_permissions(fs::Permissions::from_mode(PUBLISHED_MODE))?;

@@ -5,11 +5,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::layers::{MAX_DISKS, chain, distinct, remove_unused};
 use super::{Store, StoreError, draft};
 
 /// What a collection did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct GcReport {
     /// Layers removed.
     pub layers: u64,

@@ -131,7 +131,7 @@ impl Store {
 
     /// Makes a finished image this layer.
     pub(crate) fn publish_layer(&self, draft: Draft, diff_id: &Digest) -> Result<Disk, StoreError> {
-        publish(draft, self.layer_path(diff_id))
+        publish(draft, &self.layer_path(diff_id))
     }
 
     fn merged(&self, layers: &[Digest], disks: Vec<Disk>, cancel: &Cancel) -> Result<Disk, StoreError> {
@@ -146,7 +146,7 @@ impl Store {
         let mut go_on =
             |_| if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         layer::merge(&files, draft.file(), &Limits::default(), &mut go_on).map_err(StoreError::Merge)?;
-        publish(draft, path)
+        publish(draft, &path)
     }
 }
 
@@ -164,12 +164,12 @@ pub(crate) fn chain(layers: &[Digest]) -> Digest {
 }
 
 /// Gives a draft its place. It is locked, and so is what is returned: no collector comes between.
-fn publish(mut draft: Draft, path: PathBuf) -> Result<Disk, StoreError> {
-    let guard = draft.file().try_clone().map_err(StoreError::io("open", &path))?;
-    draft.publish(&path).map_err(StoreError::io("write", &path))?;
-    let disk = open_shared(path.clone())?;
+fn publish(mut draft: Draft, path: &Path) -> Result<Disk, StoreError> {
+    let guard = draft.file().try_clone().map_err(StoreError::io("open", path))?;
+    draft.publish(path).map_err(StoreError::io("write", path))?;
+    let disk = open_shared(path.to_owned())?;
     drop(guard);
-    disk.ok_or_else(|| StoreError::io("open", &path)(io::ErrorKind::NotFound.into()))
+    disk.ok_or_else(|| StoreError::io("open", path)(io::ErrorKind::NotFound.into()))
 }
 
 fn open_shared(path: PathBuf) -> Result<Option<Disk>, StoreError> {
