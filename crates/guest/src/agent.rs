@@ -84,8 +84,10 @@ impl Agent {
     }
 
     fn handle(&self, stream: Stream) {
-        if let Err(error) = self.try_handle(stream) {
-            eprintln!("matchlock: request: {error}");
+        match self.try_handle(stream) {
+            Err(StreamError::Message(error)) => eprintln!("matchlock: request: {error}"),
+            // The host has lost interest, which it may.
+            Ok(()) | Err(_) => {}
         }
     }
 

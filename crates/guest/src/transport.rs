@@ -193,6 +193,7 @@ impl Listener {
         loop {
             let waiting = state.listeners.get_mut(&(self.port as u32))?;
             if let Some(id) = waiting.streams.pop_front() {
+                drop(state);
                 return Some(Stream::new(self.channel.clone(), id));
             }
             if state.closed {

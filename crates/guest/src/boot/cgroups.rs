@@ -18,17 +18,16 @@ use rustix::fs::CWD;
 use rustix::mount::MountAttrFlags;
 use rustix::system::sysinfo;
 
-use super::filesystem::{Opt, attach, create as create_file_system};
+use super::filesystem::{attach, create as create_file_system};
 use super::{BootError, beneath};
 
 /// The group of commands.
 pub(crate) const COMMANDS: &str = "/sys/fs/cgroup/sandbox/commands";
 
-/// The group with the limits, from the agent's root directory.
-pub(super) const SANDBOX_FROM_ROOT: &str = "sys/fs/cgroup/sandbox";
+/// The group with the limits.
+pub(super) const SANDBOX: &str = "/sys/fs/cgroup/sandbox";
 
 const ROOT: &str = "/sys/fs/cgroup";
-const SANDBOX: &str = "/sys/fs/cgroup/sandbox";
 
 /// Memory that commands cannot have, bytes: the agent, its inits and its buffers live in it.
 const RESERVED_MEMORY: u64 = 32 * 1024 * 1024;
@@ -45,11 +44,7 @@ pub(super) fn create() -> Result<(), BootError> {
 }
 
 fn try_create() -> io::Result<()> {
-    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    // Moving a process costs the owner of the group what it uses, not the group it came from.
-    let cgroups = create_file_system("cgroup2", &[Opt::Flag("memory_recursiveprot")], flags)?;
+    let cgroups = create_file_system("cgroup2", &[], MountAttrFlags::empty())?;
     attach(cgroups, beneath::directory(CWD, &ROOT[1..], 0o755)?)?;
     fs::create_dir(SANDBOX)?;
     // From here the hierarchy is seen with SANDBOX as its root; this is inherited.

@@ -21,6 +21,10 @@ pub(crate) enum Opt<'a> {
 /// A new file system, not attached anywhere.
 pub(crate) fn create(kind: &str, options: &[Opt<'_>], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What a mount table shows where there is no disk.
+    if !options.iter().any(|option| matches!(option, Opt::Value("source", _))) {
+        fsconfig_set_string(&context, "source", kind)?;
+    }
     for option in options {
         match option {
             Opt::Flag(key) => fsconfig_set_flag(&context, *key)?,

@@ -32,7 +32,8 @@ pub(super) struct Overlay {
     mount: OwnedFd,
 }
 
-/// File systems that all commands share, privileged or not.
+/// File systems that all commands share, privileged or not, where the agent has them: only what is
+/// attached somewhere can be duplicated.
 #[derive(Debug)]
 struct SharedFileSystems {
     terminals: OwnedFd,
@@ -42,8 +43,9 @@ struct SharedFileSystems {
     cgroups: OwnedFd,
 }
 
-const NO_SUID_DEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
-const HARMLESS: MountAttrFlags = NO_SUID_DEV.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+const HARMLESS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 impl Overlay {
     /// Mounts it at [`CONFINED_ROOT`].
@@ -108,7 +110,7 @@ impl Overlay {
         )?;
         attach(&privileged, beneath::directory(CWD, &PRIVILEGED_ROOT[1..], 0o700)?)?;
 
-        let shared = SharedFileSystems::create()?;
+        let shared = SharedFileSystems::mount()?;
         shared.attach_to(&privileged, &devices()?, MountAttrFlags::empty())?;
         let safe = create("tmpfs", SAFE_DEV, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         fill(&safe)?;
@@ -118,17 +120,26 @@ impl Overlay {
 }
 
 impl SharedFileSystems {
-    fn create() -> io::Result<Self> {
+    fn mount() -> io::Result<Self> {
         let no_suid_exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         // 5 is the group `tty` of every distribution; ptmx must be open to all users.
         let terminals = [Opt::Value("mode", "0620"), Opt::Value("ptmxmode", "0666"), Opt::Value("gid", "5")];
-        Ok(Self {
+        let memory = [Opt::Value("mode", "1777"), Opt::Value("source", "shm")];
+        let shared = Self {
             terminals: create("devpts", &terminals, no_suid_exec)?,
-            memory: create("tmpfs", &[Opt::Value("mode", "1777"), Opt::Value("source", "shm")], HARMLESS)?,
+            memory: create("tmpfs", &memory, HARMLESS)?,
             queues: create("mqueue", &[], HARMLESS)?,
-            sys: create("sysfs", &[], HARMLESS)?,
-            cgroups: duplicate(beneath::directory(CWD, cgroups::SANDBOX_FROM_ROOT, 0o755)?, HARMLESS)?,
-        })
+            sys: place("/sys")?,
+            cgroups: place(cgroups::SANDBOX)?,
+        };
+        shared.in_dev().try_for_each(|(name, file_system)| {
+            attach(file_system, beneath::directory(place("/dev")?, name, 0o755)?)
+        })?;
+        Ok(shared)
+    }
+
+    fn in_dev(&self) -> impl Iterator<Item = (&'static str, &OwnedFd)> {
+        [("pts", &self.terminals), ("shm", &self.memory), ("mqueue", &self.queues)].into_iter()
     }
 
     /// Attaches `devices` and them below `root`; `/sys` with these attributes besides its own.
@@ -140,17 +151,21 @@ impl SharedFileSystems {
             let target = beneath::directory(devices, name, 0o755)?;
             attach(duplicate(file_system, MountAttrFlags::empty())?, target)?;
         }
-        let sysfs = duplicate(&self.sys, sys)?;
+        let sysfs = duplicate(&self.sys, HARMLESS | sys)?;
         attach(&sysfs, beneath::directory(root, "sys", 0o555)?)?;
         let cgroups = openat(&sysfs, "fs/cgroup", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        attach(duplicate(&self.cgroups, sys)?, cgroups)
+        attach(duplicate(&self.cgroups, HARMLESS | sys)?, cgroups)
     }
 }
 
 /// `/dev` with all devices that the kernel knows.
 fn devices() -> io::Result<OwnedFd> {
-    let own = openat(CWD, "/dev", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    duplicate(own, MountAttrFlags::MOUNT_ATTR_NOSUID)
+    duplicate(place("/dev")?, MountAttrFlags::MOUNT_ATTR_NOSUID)
+}
+
+/// A place of the agent's own.
+fn place(path: &str) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Options of the `/dev` of commands.
