@@ -6,7 +6,6 @@ use crate::digest::Digest;
 
 /// A step of a pull or an import. Events of different layers interleave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Event {
     /// An archive is read to its end, before it can be looked into.
     Reading {
