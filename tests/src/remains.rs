@@ -25,7 +25,9 @@ pub(crate) fn assert_none(home: &Path, cache: &Path) {
 fn found(home: &Path, cache: &Path) -> Vec<String> {
     let mut found = processes(home);
     found.extend(files(&home.join("sandboxes")));
-    found.extend(files(&cache.join("images/tmp")));
+    for unfinished in ["tmp", "images/tmp"] {
+        found.extend(files(&cache.join(unfinished)));
+    }
     found
 }
 
@@ -99,7 +101,8 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let (home, cache) = (base.path().join("home"), base.path().join("cache"));
         assert_eq!(found(&home, &cache), Vec::<String>::new());
-        let left = [home.join("sandboxes/vm-00000000"), cache.join("images/tmp/x")];
+        let left = ["home/sandboxes/vm-00000000", "cache/tmp/y", "cache/images/tmp/x"]
+            .map(|path| base.path().join(path));
         left.iter().for_each(|path| fs::create_dir_all(path).unwrap());
         assert_eq!(found(&home, &cache), left.map(|path| path.display().to_string()));
     }
