@@ -1,2 +1,27 @@
-//! x
-fn main() {}
+//! The `matchlock` command. What lives here is the error policy and nothing else: a command gives
+//! an exit code or a [`failure::Failure`], and this file makes one process exit of it.
+
+mod args;
+mod command;
+mod environment;
+mod failure;
+mod host;
+mod output;
+mod progress;
+mod session;
+mod signals;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    host::start_log();
+    let code = match command::dispatch(args.command) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    };
+    ExitCode::from(code)
+}

@@ -1,1 +1,14 @@
-//! Placeholder.
+//! Sandboxes: from an image and a specification to a VM that runs commands, and to nothing again.
+//!
+//! [`Sandbox::launch`] is the recipe; [`agent`] runs commands in it; dropping a [`Sandbox`] ends
+//! it. Terminals and exit codes live in `cli`, how a VM is made in `vmm`, images in `image`.
+
+pub mod agent;
+pub mod boot;
+pub mod command;
+pub mod home;
+mod launch;
+pub mod scratch;
+pub mod timings;
+
+pub use launch::{LaunchError, Sandbox};

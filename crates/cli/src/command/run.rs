@@ -1,0 +1,326 @@
+//! `matchlock run`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::spec::{
+    Backend, CommandSpec, Cpus, DEFAULT_DISK_MB, DEFAULT_DNS_SERVERS, DEFAULT_MEMORY_MB, MIN_DISK_MB, MIN_MEMORY_MB,
+    Resources, SandboxSpec,
+};
+use clap::ValueEnum;
+use image::reference::Reference;
+use sandbox::Sandbox;
+use sandbox::agent::{Running, Stdio};
+use sandbox::home::Home;
+use sandbox::timings::Timings;
+use vmm::qemu::Qemu;
+
+use crate::command::pull::{self, Policy};
+use crate::environment;
+use crate::failure::{Failure, Outcome};
+use crate::host;
+use crate::session::{self, Connection};
+use crate::signals::{self, Signals};
+use crate::terminal;
+
+/// Run a command in a new sandbox.
+///
+/// The sandbox is a virtual machine made from the image. It has no network in this version, and it
+/// is gone, with all that the command wrote, when the command ends. Standard output and standard
+/// error are the command's; everything that matchlock says goes to standard error.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  matchlock run --image debian-python -- python3 -c 'print(6*7)'
+  matchlock run --image alpine -it -- sh
+  echo hello | matchlock run --image debian:12 -i -- tr a-z A-Z
+  matchlock run --image debian:12 --cpus 2 --memory 1024 --timeout 60 -- make -j2
+
+Exit code: the command's; 128+N if signal N ended it; 127 command not found; 126 not executable;
+125 matchlock failed; 124 --timeout; 2 wrong usage.")]
+pub(crate) struct Args {
+    /// Image: a reference (debian:12, ghcr.io/org/app@sha256:…) or the tag of an imported image.
+    #[arg(long)]
+    image: Reference,
+    /// When to pull the image from its registry.
+    #[arg(long, value_enum, num_args = 0..=1, default_value = "missing", default_missing_value = "always", require_equals = true)]
+    pull: Policy,
+    /// Pull over plain HTTP even from a registry that is not on this machine.
+    #[arg(long)]
+    plain_http: bool,
+
+    /// Set a variable: NAME=VALUE, or NAME for the value it has here.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Read variables from a file of such lines; --env overrides them.
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Working directory; made if it is missing.
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// User and group: NAME, UID, NAME:GROUP or UID:GID, from the image's /etc/passwd and /etc/group.
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Replace the image's entrypoint; empty for none.
+    #[arg(long, value_name = "COMMAND")]
+    entrypoint: Option<String>,
+    /// Keep all capabilities and system calls (inside the VM).
+    #[arg(long)]
+    privileged: bool,
+
+    /// Pass standard input on.
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the command a terminal.
+    #[arg(short, long)]
+    tty: bool,
+
+    /// CPUs; a fraction gets the next whole number of vCPUs and is capped by a quota.
+    #[arg(long, default_value = "1", value_name = "N")]
+    cpus: Cpus,
+    /// Memory, MiB.
+    #[arg(long, default_value_t = DEFAULT_MEMORY_MB, value_name = "MB", value_parser = clap::value_parser!(u32).range(i64::from(MIN_MEMORY_MB)..))]
+    memory: u32,
+    /// Size of the disk that the sandbox can write, MiB; space is taken only as it is written.
+    #[arg(long, default_value_t = DEFAULT_DISK_MB, value_name = "MB", value_parser = clap::value_parser!(u64).range(MIN_DISK_MB..=MAX_DISK_MB))]
+    disk_size: u64,
+    /// End the command (SIGTERM, then SIGKILL) after this many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+    /// When the command has ended, let the guest end everything else and sync its disk for up to
+    /// this long (30s, 500ms); by default the VM is dropped at once.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    graceful_shutdown: Option<Duration>,
+
+    /// Host name in the sandbox; its ID by default.
+    #[arg(long, value_parser = hostname)]
+    hostname: Option<String>,
+    /// Add a line to /etc/hosts: NAME:ADDRESS.
+    #[arg(long, value_name = "NAME:ADDRESS", value_delimiter = ',', value_parser = added_host)]
+    add_host: Vec<(IpAddr, String)>,
+    /// Nameservers in /etc/resolv.conf.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_values_t = DEFAULT_DNS_SERVERS)]
+    dns_servers: Vec<IpAddr>,
+    /// No network but `lo`. Always so in this version, said or not.
+    #[arg(long)]
+    no_network: bool,
+    /// Remove the sandbox when the command ends; keeping it is not possible in this version.
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
+    rm: bool,
+
+    /// Boot this kernel (an uncompressed vmlinux) instead of the default one.
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Virtual machine monitor.
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: BackendArg,
+    /// Print where the time went, as a table or as one line of JSON, to standard error.
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "table", require_equals = true, value_name = "FORMAT")]
+    timings: Option<TimingsFormat>,
+
+    /// The command and its arguments; the image's own by default.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// The largest scratch disk, MiB: ext4's limit with blocks of 4 KiB, 16 TiB.
+const MAX_DISK_MB: u64 = 16 * 1024 * 1024;
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum BackendArg {
+    /// The best one that works here.
+    Auto,
+    /// QEMU, with KVM where that is usable and emulation where not.
+    Qemu,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TimingsFormat {
+    Table,
+    Json,
+}
+
+pub(crate) fn run(args: Args) -> Outcome {
+    let timings = Timings::start();
+    let (spec, command) = meaning(&args)?;
+    let runtime = signals::runtime().map_err(Failure::of_run)?;
+    let outcome = runtime.block_on(in_new_sandbox(&args, &spec, &command, timings));
+    // A thread that reads standard input cannot be joined.
+    runtime.shutdown_background();
+    outcome.map_err(Failure::of_run)
+}
+
+/// What the arguments ask for.
+fn meaning(args: &Args) -> Result<(SandboxSpec, CommandSpec), Failure> {
+    if !args.rm {
+        return Err(Failure::usage("--rm=false: keeping a sandbox is not possible in this version"));
+    }
+    if args.tty && args.interactive && !terminal::is_terminal() {
+        return Err(Failure::usage("-t with -i needs a terminal on standard input; leave out -t"));
+    }
+    let spec = SandboxSpec {
+        image: args.image.to_string(),
+        resources: Resources { cpus: args.cpus, memory_mb: args.memory, disk_mb: args.disk_size },
+        hostname: args.hostname.clone(),
+        add_hosts: args.add_host.clone(),
+        dns_servers: args.dns_servers.clone(),
+        kernel: args.kernel.clone().or_else(host::kernel),
+        backend: match args.backend {
+            BackendArg::Auto => Backend::Auto,
+            BackendArg::Qemu => Backend::Qemu,
+        },
+        timeout: args.timeout,
+    };
+    let command = CommandSpec {
+        entrypoint: args.entrypoint.clone(),
+        args: args.command.clone(),
+        env: environment::collect(&args.env_file, &args.env)?,
+        working_dir: args.workdir.clone(),
+        user: args.user.clone(),
+        privileged: args.privileged,
+    };
+    Ok((spec, command))
+}
+
+async fn in_new_sandbox(args: &Args, spec: &SandboxSpec, command: &CommandSpec, mut timings: Timings) -> Outcome {
+    let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+    let stdio = match (args.tty, args.interactive) {
+        (true, _) => Stdio::Terminal { size: terminal::size() },
+        (false, stdin) => Stdio::Pipes { stdin },
+    };
+    let launched = tokio::select! {
+        launched = launch(args, spec, command, stdio, &mut timings) => launched?,
+        _ = signals.next() => return Err(Failure::interrupted()),
+    };
+    let (sandbox, running) = launched;
+    let connection = Connection { stdin: args.interactive, terminal: args.tty, timeout: spec.timeout };
+    let code = match session::attend(running, connection, &mut signals).await {
+        Ok(code) => code,
+        Err(session::Error::Agent(error)) => return Err(sandbox.explain(error).await.into()),
+        Err(session::Error::Own(failure)) => return Err(failure),
+    };
+    timings.mark("command");
+    sandbox.end(args.graceful_shutdown).await;
+    timings.mark("teardown");
+    if let Some(format) = args.timings {
+        report(&timings, format);
+    }
+    Ok(code)
+}
+
+async fn launch(
+    args: &Args,
+    spec: &SandboxSpec,
+    command: &CommandSpec,
+    stdio: Stdio,
+    timings: &mut Timings,
+) -> Result<(Sandbox, Running), Failure> {
+    let kernel = spec.kernel.clone().ok_or_else(|| Failure::usage("no kernel: give --kernel or set MATCHLOCK_KERNEL"))?;
+    let vmm = Qemu::find(&host::path())?;
+    let store = host::store()?;
+    let image = pull::ensure(&store, &args.image, args.pull, args.plain_http).await?;
+    // A wrong command is told before a VM is started for it.
+    sandbox::command::resolve(&image.config, command, stdio)?;
+    timings.mark("image");
+    let layers = {
+        let (store, image) = (store.clone(), image.clone());
+        signals::blocking(move |cancel| store.open_layers(&image, cancel)).await?
+    };
+    timings.mark("layers");
+    let home = Home::open(&host::home()?)?;
+    let sandbox = Sandbox::launch(&home, &vmm, &kernel, layers, spec, timings).await?;
+    let running = sandbox.exec(&image.config, command, stdio).await?;
+    Ok((sandbox, running))
+}
+
+fn report(timings: &Timings, format: TimingsFormat) {
+    match format {
+        TimingsFormat::Json => {
+            eprintln!("{}", serde_json::to_string(timings.stages()).expect("our own types serialize"));
+        }
+        TimingsFormat::Table => {
+            for stage in timings.stages() {
+                let ms = |us: u64| Duration::from_micros(us).as_secs_f64() * 1000.0;
+                eprintln!("{:>9.1} ms  {:>9.1} ms  {}", ms(stage.at_us), ms(stage.took_us), stage.name);
+            }
+        }
+    }
+}
+
+/// Seconds, fractions allowed.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "must be more than 0".to_owned())
+}
+
+/// A number with `ms`, `s`, `m` or `h`; without, seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: f64 = digits.parse().map_err(|_| "not a duration, for example 30s or 500ms".to_owned())?;
+    let unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        unit => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
+    };
+    Duration::try_from_secs_f64(number * unit).map_err(|_| "out of range".to_owned())
+}
+
+/// A host name as RFC 1123 allows it.
+fn hostname(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    // Linux's own limit is 64 bytes (__NEW_UTS_LEN).
+    if text.len() <= 64 && text.split('.').all(label) {
+        Ok(text.to_owned())
+    } else {
+        Err("letters, digits and -, in parts joined by dots, at most 64 in all".to_owned())
+    }
+}
+
+/// `NAME:ADDRESS`; an IPv6 address may stand in brackets.
+fn added_host(text: &str) -> Result<(IpAddr, String), String> {
+    let (name, address) = text.split_once(':').ok_or("not NAME:ADDRESS")?;
+    let address = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
+    let address = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
+    Ok((address, hostname(name)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "s", "5x", "-1s", "1e400s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["0", "-1", "nan", "soon"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn added_hosts_are_a_name_and_an_address() {
+        let host = |address: &str, name: &str| Ok((address.parse().unwrap(), name.to_owned()));
+        assert_eq!(added_host("db:10.0.0.1"), host("10.0.0.1", "db"));
+        assert_eq!(added_host("db.local:::1"), host("::1", "db.local"));
+        assert_eq!(added_host("db:[fe80::1]"), host("fe80::1", "db"));
+        for wrong in ["db", "db:", "db:x", ":1.2.3.4", "a b:1.2.3.4", "a\nb:1.2.3.4"] {
+            assert!(added_host(wrong).is_err(), "{wrong}");
+        }
+    }
+}

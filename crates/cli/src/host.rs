@@ -1,0 +1,56 @@
+//! What the tool takes from its environment: directories, the kernel override, the log.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use image::store::Store;
+use tracing_subscriber::EnvFilter;
+
+use crate::failure::Failure;
+
+/// Where sandboxes live: `MATCHLOCK_HOME`, default `~/.matchlock`.
+pub(crate) fn home() -> Result<PathBuf, Failure> {
+    directory("MATCHLOCK_HOME", |home| home.join(".matchlock"))
+}
+
+/// Where images and kernels are kept: `MATCHLOCK_CACHE`, default `~/.cache/matchlock`.
+pub(crate) fn cache() -> Result<PathBuf, Failure> {
+    directory("MATCHLOCK_CACHE", |home| home.join(".cache/matchlock"))
+}
+
+/// The image store.
+pub(crate) fn store() -> Result<Store, Failure> {
+    Ok(Store::open(cache()?.join("images"))?)
+}
+
+/// The kernel that the environment names: `MATCHLOCK_KERNEL`, or the older `SANDBOX_KERNEL`.
+pub(crate) fn kernel() -> Option<PathBuf> {
+    set("MATCHLOCK_KERNEL").or_else(|| set("SANDBOX_KERNEL")).map(PathBuf::from)
+}
+
+/// Where programs are looked for: `PATH`.
+pub(crate) fn path() -> OsString {
+    set("PATH").unwrap_or_default()
+}
+
+/// Logs to standard error what `MATCHLOCK_LOG` asks for (`debug`, `vmm=trace`, …); warnings if it
+/// asks for nothing.
+pub(crate) fn start_log() {
+    let filter = EnvFilter::try_from_env("MATCHLOCK_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn directory(variable: &str, default: impl FnOnce(PathBuf) -> PathBuf) -> Result<PathBuf, Failure> {
+    if let Some(path) = set(variable) {
+        return std::path::absolute(&path).map_err(|error| Failure::io(format!("{variable}={}", path.display()), error));
+    }
+    match set("HOME") {
+        Some(home) => Ok(default(PathBuf::from(home))),
+        None => Err(Failure::usage(format!("neither {variable} nor HOME is set"))),
+    }
+}
+
+fn set(variable: &str) -> Option<OsString> {
+    env::var_os(variable).filter(|value| !value.is_empty())
+}

@@ -1,0 +1,50 @@
+//! Standard output: lines, tables and JSON for the user, and nothing else ever.
+
+use std::io::{self, Write as _};
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use crate::failure::{Failure, Outcome};
+
+/// Exit code of a writer whose reader has gone: 128 + SIGPIPE, as a shell shows it.
+pub(crate) const BROKEN_PIPE: u8 = 141;
+
+/// Writes bytes as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> Outcome {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(BROKEN_PIPE),
+        Err(error) => Err(Failure::io("cannot write to standard output", error)),
+    }
+}
+
+/// Writes one line.
+pub(crate) fn line(line: &str) -> Outcome {
+    bytes(format!("{line}\n").as_bytes())
+}
+
+/// Writes a value as indented JSON.
+pub(crate) fn json(value: &impl Serialize) -> Outcome {
+    let text = serde_json::to_string_pretty(value).expect("our own types serialize");
+    line(&text)
+}
+
+/// Writes rows under a header, in columns without a frame.
+pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Outcome {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    line(&table.trim_fmt())
+}
+
+/// A number of bytes for people, in powers of ten as `ls -h --si` and Docker do.
+pub(crate) fn size(bytes: u64) -> String {
+    indicatif::DecimalBytes(bytes).to_string()
+}

@@ -1,0 +1,228 @@
+//! A command in a sandbox, connected to this process: its input, output, terminal, signals and
+//! time limit.
+
+use std::io::{self, Read as _, Write as _};
+use std::time::Duration;
+
+use sandbox::agent::{AgentError, Control, Ended, Event, Input, Output, Running, Source, StartError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::failure::{Failure, INTERRUPTED, RUN_FAILED};
+use crate::output::BROKEN_PIPE;
+use crate::signals::Signals;
+use crate::terminal::{self, RawMode};
+
+/// Exit code of a command that ran out of time, as of coreutils' `timeout`.
+const TIMED_OUT: u8 = 124;
+
+/// Between SIGTERM and SIGKILL when the time is up.
+const KILL_AFTER: Duration = Duration::from_secs(5);
+
+/// Bytes of standard input read at a time.
+const INPUT_CHUNK: usize = 64 * 1024;
+
+/// Why nobody could stay with a command to its end.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// The sandbox broke off; [`sandbox::Sandbox::explain`] knows more.
+    Agent(AgentError),
+    /// Something on our side.
+    Own(Failure),
+}
+
+impl From<AgentError> for Error {
+    fn from(error: AgentError) -> Self {
+        Self::Agent(error)
+    }
+}
+
+/// How to connect a command.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Connection {
+    /// Pass standard input on.
+    pub(crate) stdin: bool,
+    /// The command has a terminal; ours becomes raw.
+    pub(crate) terminal: bool,
+    /// End it when it runs longer.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Stays with a running command to its end, and gives the exit code for it.
+pub(crate) async fn attend(running: Running, connection: Connection, signals: &mut Signals) -> Result<u8, Error> {
+    let Running { output, input, control } = running;
+    let raw = (connection.terminal && terminal::is_terminal()).then(RawMode::enter).transpose();
+    let raw = raw.map_err(|error| Error::Own(Failure::io("cannot set the terminal to raw mode", error)))?;
+    if connection.stdin {
+        tokio::spawn(feed(input, read_stdin()));
+    }
+    if connection.terminal {
+        tokio::spawn(follow_size(control.clone()));
+    }
+    let mut time = TimeLimit::new(connection.timeout);
+    let mut impatience = Impatience::default();
+    let shown = show(output);
+    tokio::pin!(shown);
+    let shown = loop {
+        tokio::select! {
+            shown = &mut shown => break shown?,
+            number = signals.next() => if impatience.passes_on(number) {
+                control.signal(number).await?;
+            } else {
+                return Ok(INTERRUPTED);
+            },
+            number = time.next() => control.signal(number).await?,
+        }
+    };
+    drop(raw);
+    match shown {
+        Shown::Ended(_) if time.is_up() => {
+            eprintln!("matchlock: the command was ended after its --timeout");
+            Ok(TIMED_OUT)
+        }
+        Shown::Ended(ended) => Ok(exit_code(&ended)),
+        Shown::ReaderGone => Ok(BROKEN_PIPE),
+    }
+}
+
+/// The exit code that stands for how a command ended; says why where it never ran.
+fn exit_code(ended: &Ended) -> u8 {
+    match ended {
+        Ended::Exited(code) => *code,
+        Ended::Signalled(number) => u8::try_from(128 + number).unwrap_or(u8::MAX),
+        Ended::NotStarted(error) => {
+            eprintln!("matchlock: {error}");
+            match error {
+                StartError::NotFound { .. } => 127,
+                StartError::NotExecutable { .. } => 126,
+                StartError::UnknownUser { .. } | StartError::WorkingDir { .. } | StartError::Internal(_) => RUN_FAILED,
+            }
+        }
+    }
+}
+
+/// How showing a command's output came to its end.
+enum Shown {
+    /// With the command.
+    Ended(Ended),
+    /// Nobody reads what we write any more.
+    ReaderGone,
+}
+
+/// Writes the command's output to ours until it ends. Writes block the worker thread that they are
+/// on, and with it, by credit, the command.
+async fn show(mut output: Output) -> Result<Shown, Error> {
+    let mut buffer = Vec::new();
+    loop {
+        let event = output.next(&mut buffer).await?;
+        let source = match event {
+            Event::Wrote(source) => source,
+            Event::Ended(ended) => return Ok(Shown::Ended(ended)),
+        };
+        let written = tokio::task::block_in_place(|| write(source, &buffer));
+        match written {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Shown::ReaderGone),
+            Err(error) => return Err(Error::Own(Failure::io("cannot pass on the command's output", error))),
+        }
+    }
+}
+
+fn write(source: Source, bytes: &[u8]) -> io::Result<()> {
+    match source {
+        Source::Stdout => {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(bytes)?;
+            stdout.flush()
+        }
+        Source::Stderr => io::stderr().lock().write_all(bytes),
+    }
+}
+
+/// Reads standard input on a thread of its own: a blocking read cannot be cancelled, and must not
+/// keep anything else waiting.
+fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel(2);
+    std::thread::spawn(move || {
+        let mut stdin = io::stdin().lock();
+        let mut buffer = vec![0; INPUT_CHUNK];
+        loop {
+            match stdin.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(length) => {
+                    if sender.blocking_send(buffer[..length].to_vec()).is_err() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read standard input");
+                    return;
+                }
+            }
+        }
+    });
+    receiver
+}
+
+/// Passes input on to its end. A command that has ended does not need it.
+async fn feed(mut input: Input, mut chunks: mpsc::Receiver<Vec<u8>>) -> Result<(), AgentError> {
+    while let Some(chunk) = chunks.recv().await {
+        input.write(&chunk).await?;
+    }
+    input.finish().await
+}
+
+/// Tells the command's terminal whenever ours changes its size.
+async fn follow_size(control: Control) -> io::Result<()> {
+    let mut changes = signal(SignalKind::window_change())?;
+    while changes.recv().await.is_some() {
+        if control.resize(terminal::size()).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// SIGTERM when the time is up, SIGKILL some seconds later.
+struct TimeLimit {
+    deadline: Option<Instant>,
+    signal: i32,
+}
+
+impl TimeLimit {
+    fn new(timeout: Option<Duration>) -> Self {
+        Self { deadline: timeout.map(|timeout| Instant::now() + timeout), signal: SignalKind::terminate().as_raw_value() }
+    }
+
+    /// Waits for the next signal that the time limit asks for; for ever if there is no limit.
+    async fn next(&mut self) -> i32 {
+        let Some(deadline) = self.deadline else { return std::future::pending().await };
+        sleep_until(deadline).await;
+        self.deadline = Some(deadline + KILL_AFTER);
+        std::mem::replace(&mut self.signal, KILL)
+    }
+
+    fn is_up(&self) -> bool {
+        self.signal == KILL
+    }
+}
+
+const KILL: i32 = 9;
+
+/// Signals are the command's, until the user insists: at the third Ctrl-C we stop waiting for a
+/// command that does not react.
+#[derive(Default)]
+struct Impatience {
+    interrupts: u32,
+}
+
+impl Impatience {
+    fn passes_on(&mut self, number: i32) -> bool {
+        if number == SignalKind::interrupt().as_raw_value() {
+            self.interrupts += 1;
+        }
+        self.interrupts < 3
+    }
+}

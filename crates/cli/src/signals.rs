@@ -1,0 +1,76 @@
+//! Signals that ask us to stop, and the runtime in which they are waited for.
+
+use std::io;
+
+use image::store::Cancel;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::failure::Failure;
+
+/// The signals that end a program, caught for as long as this lives.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    /// Starts catching.
+    pub(crate) fn catch() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    /// Waits for the next one and gives its number.
+    pub(crate) async fn next(&mut self) -> i32 {
+        let kind = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.hangup.recv() => SignalKind::hangup(),
+            _ = self.quit.recv() => SignalKind::quit(),
+        };
+        kind.as_raw_value()
+    }
+}
+
+/// Runs a future to its end, or until a signal asks us to stop; dropping it must clean up.
+pub(crate) fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+        tokio::select! {
+            outcome = work => outcome,
+            _ = signals.next() => Err(Failure::interrupted()),
+        }
+    });
+    // Threads that convert a layer notice soon by themselves; one that reads standard input never.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Does long work on files on a thread of its own, and asks it to stop when dropped.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce(&Cancel) -> T + Send + 'static) -> T {
+    let guard = CancelOnDrop(Cancel::default());
+    let cancel = guard.0.clone();
+    tokio::task::spawn_blocking(move || work(&cancel)).await.expect("the work does not panic")
+}
+
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// The runtime of a command.
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|error| Failure::io("cannot start", error))
+}

@@ -1,0 +1,77 @@
+//! Ctrl-C, SIGTERM and kill -9 in every phase of a run: the right exit code, and nothing left.
+
+use std::time::Duration;
+
+use harness::cache::BUSYBOX;
+use harness::{Matchlock, Running};
+use rustix::process::Signal;
+
+fn start(matchlock: &Matchlock, line: &str) -> Running {
+    matchlock.spawn(&["run", "--image", BUSYBOX, "--", "sh", "-c", line])
+}
+
+#[test]
+fn ctrl_c_reaches_the_command() {
+    let matchlock = Matchlock::new();
+    let running =
+        start(&matchlock, "trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.1; done");
+    running.wait_for_stdout("ready");
+    running.signal(Signal::INT);
+    let output = running.wait();
+    assert_eq!((output.code, output.stdout_text().as_str()), (Some(3), "ready\ncaught\n"));
+    matchlock.assert_nothing_left();
+}
+
+#[test]
+fn a_command_that_dies_of_the_signal_gives_its_number() {
+    let matchlock = Matchlock::new();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let running = start(&matchlock, "echo ready; exec sleep 100");
+        running.wait_for_stdout("ready");
+        running.signal(signal);
+        assert_eq!(running.wait().code, Some(code));
+    }
+    matchlock.assert_nothing_left();
+}
+
+#[test]
+fn the_third_ctrl_c_ends_a_command_that_ignores_it() {
+    let matchlock = Matchlock::new();
+    let running = start(&matchlock, "trap '' INT; echo ready; while :; do sleep 0.1; done");
+    running.wait_for_stdout("ready");
+    for _ in 0..3 {
+        running.signal(Signal::INT);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(running.wait().code, Some(130));
+    matchlock.assert_nothing_left();
+}
+
+/// Signals arrive at all moments of the first two seconds: while the image is opened, the VM
+/// started, the kernel boots, the root is mounted, the command runs.
+#[test]
+fn ctrl_c_at_any_moment_leaves_nothing() {
+    let matchlock = Matchlock::new();
+    for delay in (0..20).map(|step| Duration::from_millis(step * 100)) {
+        let running = start(&matchlock, "exec sleep 100");
+        std::thread::sleep(delay);
+        running.signal(Signal::INT);
+        let code = running.wait().code;
+        // Before the handler is in place the signal itself ends us, which has no exit code.
+        assert!(matches!(code, Some(130) | None), "{code:?} after {delay:?}");
+    }
+    matchlock.assert_nothing_left();
+}
+
+#[test]
+fn kill_9_at_any_moment_leaves_no_process_and_the_next_run_sweeps_the_rest() {
+    let matchlock = Matchlock::new();
+    for delay in (0..10).map(|step| Duration::from_millis(step * 200)) {
+        let running = start(&matchlock, "exec sleep 100");
+        std::thread::sleep(delay);
+        running.signal(Signal::KILL);
+        assert_eq!(running.wait().code, None);
+    }
+    let _ = matchlock.run(&["run", "--image", BUSYBOX, "--", "true"]).success();
+    matchlock.assert_nothing_left();
+}
