@@ -24,7 +24,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    fn push(&self, bytes: &[u8]) {
+    pub(crate) fn push(&self, bytes: &[u8]) {
         let mut kept = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let new = &bytes[bytes.len().saturating_sub(TAIL)..];
         let excess = (kept.len() + new.len()).saturating_sub(TAIL);

@@ -80,7 +80,7 @@ mod tests {
         for length in 0..9 {
             let init: Vec<u8> = (0..length).map(|byte| b'a' + byte).collect();
             let archive = with_init(&init);
-            let listing = cpio(&["-itv", "--numeric-uid-gid"], &archive);
+            let listing = cpio(&["-itv", "--quiet", "--numeric-uid-gid"], &archive);
             let lines: Vec<Vec<&str>> =
                 listing.lines().map(|line| line.split_whitespace().collect()).collect();
             assert_eq!(lines.len(), 3, "{listing}");
@@ -89,7 +89,7 @@ mod tests {
             assert_eq!(lines[1].last(), Some(&"dev/console"));
             assert_eq!((lines[2][0], lines[2][2], lines[2][3]), ("-rwxr-xr-x", "0", "0"));
             assert_eq!(lines[2].last(), Some(&"init"));
-            assert_eq!(cpio(&["-i", "--to-stdout", "init"], &archive).as_bytes(), init);
+            assert_eq!(cpio(&["-i", "--quiet", "--to-stdout", "init"], &archive).as_bytes(), init);
         }
     }
 }

@@ -72,16 +72,6 @@ impl Explain for InvalidKernel {
     }
 }
 
-/// Beginnings of files that are not kernels, but often taken for one.
-const KNOWN: [(usize, &[u8], fn() -> InvalidKernel); 6] = [
-    (0x202, b"HdrS", || InvalidKernel::BzImage),
-    (0x38, b"ARM\x64", || InvalidKernel::Arm64Image),
-    (0, b"\x1f\x8b", || InvalidKernel::Compressed("gzip")),
-    (0, b"\x28\xb5\x2f\xfd", || InvalidKernel::Compressed("zstd")),
-    (0, b"\xfd7zXZ", || InvalidKernel::Compressed("xz")),
-    (0, b"BZh", || InvalidKernel::Compressed("bzip2")),
-];
-
 const EHDR: usize = 64;
 const PHDR: usize = 56;
 const CLASS_64_LITTLE: [u8; 2] = [2, 1];
@@ -116,9 +106,7 @@ fn check_file(file: &File) -> Result<(), InvalidKernel> {
     let length = read_up_to(file, &mut start)?;
     let start = &start[..length];
     if !start.starts_with(b"\x7fELF") {
-        let known =
-            KNOWN.iter().find(|(at, magic, _)| start.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
-        return Err(known.map_or(InvalidKernel::NotElf, |(_, _, error)| error()));
+        return Err(something_else(start));
     }
     let header: &[u8; EHDR] = start.first_chunk().ok_or(InvalidKernel::Damaged)?;
     let machine = u16_at(header, 18);
@@ -141,6 +129,20 @@ fn check_file(file: &File) -> Result<(), InvalidKernel> {
         }
     }
     Err(InvalidKernel::NoPvh)
+}
+
+/// What a file that is not ELF is, judged by its beginning: what is often taken for a kernel.
+fn something_else(start: &[u8]) -> InvalidKernel {
+    let has = |at: usize, magic: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(magic));
+    match () {
+        () if has(0x202, b"HdrS") => InvalidKernel::BzImage,
+        () if has(0x38, b"ARM\x64") => InvalidKernel::Arm64Image,
+        () if has(0, b"\x1f\x8b") => InvalidKernel::Compressed("gzip"),
+        () if has(0, b"\x28\xb5\x2f\xfd") => InvalidKernel::Compressed("zstd"),
+        () if has(0, b"\xfd7zXZ") => InvalidKernel::Compressed("xz"),
+        () if has(0, b"BZh") => InvalidKernel::Compressed("bzip2"),
+        () => InvalidKernel::NotElf,
+    }
 }
 
 /// Walks the notes of one segment: name size, descriptor size, type, then both padded to 4 bytes.
