@@ -1,0 +1,124 @@
+//! The real registry, Docker's `distribution`, on a free port, and `skopeo` to fill it.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::{NamedTempFile, TempDir};
+
+use crate::example::Example;
+
+/// A running registry; ends with the test.
+pub(crate) struct Registry {
+    process: Child,
+    port: u16,
+    folder: TempDir,
+    /// The user and password that it knows, and its file of them.
+    users: Option<(String, NamedTempFile)>,
+}
+
+impl Registry {
+    /// Without authorization.
+    pub(crate) fn start() -> Self {
+        Self::with("", "")
+    }
+
+    /// For one user and password.
+    pub(crate) fn with_password(user: &str, password: &str) -> Self {
+        let entry = output("htpasswd", &["-nbB", user, password], "apache2-utils");
+        let passwords = NamedTempFile::new().unwrap();
+        fs::write(&passwords, entry.trim()).unwrap();
+        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", passwords.path().display());
+        let mut registry = Self::with(&auth, "");
+        registry.users = Some((format!("{user}:{password}"), passwords));
+        registry
+    }
+
+    /// With this part of its configuration file, and these lines in its `http` section.
+    pub(crate) fn with(auth: &str, http: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..5 {
+            // Somebody may take the port before the registry does: then it is tried again.
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let config = folder.path().join("config.yml");
+            let storage = folder.path().join("storage");
+            let text = format!(
+                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
+                 http:\n  addr: 127.0.0.1:{port}\n{http}{auth}",
+                storage.display()
+            );
+            fs::write(&config, text).unwrap();
+            let mut process = Command::new("docker-registry")
+                .arg("serve")
+                .arg(&config)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap_or_else(|error| {
+                    panic!("docker-registry: {error}; install the package docker-registry")
+                });
+            if answers(&mut process, port) {
+                return Self { process, port, folder, users: None };
+            }
+        }
+        panic!("docker-registry does not start");
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    /// Pushes an image; `name` is `repository:tag`.
+    pub(crate) fn push(&self, image: &Example, name: &str) {
+        self.push_with(image, name, &[]);
+    }
+
+    /// Pushes with further arguments of `skopeo copy`.
+    pub(crate) fn push_with(&self, image: &Example, name: &str, more: &[&str]) {
+        let layout = self.folder.path().join("layout");
+        image.write_layout(&layout, "it");
+        let source = format!("oci:{}:it", layout.display());
+        let target = format!("docker://{}/{name}", self.host());
+        let mut arguments = vec!["--insecure-policy", "copy", "-q", "--preserve-digests"];
+        arguments.push("--dest-tls-verify=false");
+        if let Some((credentials, _)) = &self.users {
+            arguments.extend(["--dest-creds", credentials]);
+        }
+        arguments.extend(more);
+        arguments.extend([source.as_str(), target.as_str()]);
+        output("skopeo", &arguments, "skopeo");
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn answers(process: &mut Child, port: u16) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(20) {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return true;
+        }
+        if process.try_wait().unwrap().is_some() {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+/// What a program prints; a program that is missing fails the test and says what to install.
+pub(crate) fn output(program: &str, arguments: &[&str], package: &str) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}; install the package {package}"));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
