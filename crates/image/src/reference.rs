@@ -137,7 +137,9 @@ impl Reference {
         {
             name = short;
         }
-        self.with_version(name)
+        let familiar = self.with_version(name);
+        // A repository whose first part looks like a registry needs its own before it.
+        if familiar.parse().as_ref() == Ok(self) { familiar } else { self.to_string() }
     }
 
     /// Whether the registry is this machine: `localhost` or a loopback address.

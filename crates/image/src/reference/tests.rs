@@ -51,6 +51,7 @@ fn familiar_names_drop_the_defaults() {
         ("docker.io/me/app", "me/app:latest"),
         ("quay.io/library/debian", "quay.io/library/debian:latest"),
         ("docker.io/library/a/b", "library/a/b:latest"),
+        ("docker.io/a.io/b", "docker.io/a.io/b:latest"),
     ] {
         let reference: Reference = typed.parse().unwrap();
         assert_eq!(reference.familiar(), shown);
