@@ -86,7 +86,8 @@ impl Explain for IngestError {
     }
 }
 
-/// Converts a layer and publishes it, if it is all that it is expected to be.
+/// Converts a layer and publishes it, if it is all that it is expected to be. The caller has claimed
+/// a layer whose diff ID it knows.
 pub(crate) fn layer(
     store: &Store,
     source: impl Read,
@@ -115,7 +116,17 @@ pub(crate) fn layer(
             return Err(IngestError::Blob { expected: blob, actual });
         }
     }
-    let disk = store.publish_layer(draft, &actual)?;
+    let disk = match expected.diff_id {
+        Some(_) => store.publish_layer(draft, &actual)?,
+        // The caller could not claim it, nor see whether it was there.
+        None => {
+            let _claim = store.claim(&actual, cancel)?;
+            match store.layer(&actual)? {
+                Some(disk) => disk,
+                None => store.publish_layer(draft, &actual)?,
+            }
+        }
+    };
     progress.event(Event::Done { diff_id: actual });
     Ok(Ingested { diff_id: actual, disk })
 }

@@ -33,7 +33,7 @@ impl Client {
         heard: impl Fn(u64) + Send,
     ) -> Result<(), RegistryError> {
         let mut partial = Partial { file, hash: Sha256::new(), done: 0 };
-        let mut retries = Retries::default();
+        let mut retries = Retries::further();
         while partial.done < blob.size {
             let before = partial.done;
             if let Err(error) = self.continue_download(blob, &mut partial, &heard).await {

@@ -10,6 +10,7 @@ mod download;
 mod error;
 mod retry;
 
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::reference::Reference;
 use retry::Retries;
 
 /// How long a connection may take to come about, with its TLS handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a registry may say nothing in the middle of an answer, unless asked otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -111,7 +112,7 @@ impl Client {
     }
 
     async fn document(&self, path: &str, accept: &str) -> Result<Vec<u8>, RegistryError> {
-        let mut retries = Retries::default();
+        let mut retries = Retries::first();
         loop {
             let read = async { bounded(self.get(path, accept, 0).await?, MAX_DOCUMENT, path).await };
             match read.await {
@@ -229,12 +230,21 @@ fn base_url(scheme: &str, reference: &Reference) -> Result<Url, RegistryError> {
         .map_err(|_| RegistryError::NotAHost { registry: registry.to_owned() })
 }
 
-/// Whether a registry on this machine speaks TLS that we trust. If it speaks anything else, or
-/// nothing, the request in plain HTTP will tell.
+/// Whether a registry on this machine speaks TLS. If it speaks anything else, or nothing, the
+/// request in plain HTTP will tell.
 async fn has_tls(http: &reqwest::Client, base: &Url) -> bool {
     let mut url = base.clone();
     url.set_path("/v2/");
-    http.get(url).send().await.is_ok()
+    match http.get(url).send().await {
+        Ok(_) => true,
+        // With an authority that is not trusted: the request itself will say so.
+        Err(error) => causes(&error).any(|cause| cause.to_string().contains("certificate")),
+    }
+}
+
+/// An error's sources, all the way down.
+fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |cause| (*cause).source())
 }
 
 fn http_client(reference: &Reference, options: &RegistryOptions) -> Result<reqwest::Client, RegistryError> {

@@ -43,10 +43,10 @@ pub enum StoreError {
     #[error("image {} not found", .0.familiar())]
     UnknownImage(Reference),
     /// An image's layer is gone.
-    #[error("layer {diff_id} of image {} is missing", tag.familiar())]
+    #[error("layer {diff_id} of image {tag} is missing")]
     LayerMissing {
         /// The image.
-        tag: Reference,
+        tag: String,
         /// The layer.
         diff_id: Digest,
     },
@@ -88,7 +88,7 @@ impl Explain for StoreError {
             }
             Self::UnknownImage(_) => Some("`matchlock image ls` shows the images there are".into()),
             Self::LayerMissing { tag, .. } => {
-                Some(format!("get it again: matchlock pull --force {}, or import it", tag.familiar()))
+                Some(format!("get it again: matchlock pull {tag}, or import it"))
             }
             Self::Merge(error) => error.hint(),
             Self::Cancelled => None,

@@ -89,7 +89,8 @@ impl Store {
     /// Opens every layer of an image, lowest first.
     pub(crate) fn open_all(&self, image: &ImageRecord) -> Result<Vec<Disk>, StoreError> {
         let open = |diff_id: Digest| {
-            self.layer(&diff_id)?.ok_or_else(|| StoreError::LayerMissing { tag: image.tag.clone(), diff_id })
+            self.layer(&diff_id)?
+                .ok_or_else(|| StoreError::LayerMissing { tag: image.tag.familiar(), diff_id })
         };
         distinct(&image.layers).into_iter().map(open).collect()
     }

@@ -73,8 +73,10 @@ impl Store {
                 .create(&folder)
                 .map_err(StoreError::io("create", &folder))?;
         }
-        let tmp = store.tmp();
-        draft::sweep(&tmp).map_err(StoreError::io("clean", &tmp))?;
+        if let Err(error) = draft::sweep(&store.tmp()) {
+            // Nothing that hinders: another user's, for example. `gc` says what it is.
+            tracing::warn!(%error, "leftovers in the image store cannot be removed");
+        }
         Ok(store)
     }
 

@@ -254,18 +254,23 @@ async fn what_is_not_an_image_is_refused() {
 #[tokio::test]
 async fn a_silent_registry_is_given_up() {
     let example = large();
-    let image = example.clone();
-    let server = Server::registry(&example, move |request, _| {
-        is_layer(&image, request).then(|| Reply::blob(&image.layers[0]).stall(1000, Duration::from_secs(30)))
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let mut options = options();
-    options.registry.idle_timeout = Duration::from_millis(200);
-    let started = Instant::now();
-    let error = pull(folder.path(), &format!("{}/app:1", server.host()), &options).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Timeout, "{error:?}");
-    assert!(started.elapsed() < Duration::from_secs(20));
-    assert_nothing(folder.path());
+    let layer = example.layers[0].digest().to_string();
+    // In the middle of a layer; before the first word.
+    for (part, after) in [(layer, 1000), ("/manifests/".into(), 0)] {
+        let image = example.clone();
+        let server = Server::registry(&example, move |request, _| {
+            let silent = request.target.contains(&part);
+            silent.then(|| serve(&image, request).stall(after, Duration::from_secs(30)))
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options();
+        options.registry.idle_timeout = Duration::from_millis(200);
+        let started = Instant::now();
+        let error = pull(folder.path(), &format!("{}/app:1", server.host()), &options).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Timeout, "{error:?}");
+        assert!(started.elapsed() < Duration::from_secs(20));
+        assert_nothing(folder.path());
+    }
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ pub(crate) struct Reply {
     body: Vec<u8>,
     /// Close the connection after so many bytes of the body.
     cut: Option<usize>,
-    /// Say nothing for so long after so many bytes of the body.
+    /// Say nothing for so long after so many bytes of the body; after none, say not even the head.
     stall: Option<(usize, Duration)>,
     /// Send the body again and again, without a length.
     endless: bool,
@@ -74,6 +74,9 @@ impl Reply {
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
+        if let Some((0, time)) = self.stall {
+            thread::sleep(time);
+        }
         stream.write_all((head + "\r\n").as_bytes())?;
         let end = self.cut.unwrap_or(self.body.len());
         if let Some((after, time)) = self.stall {
@@ -82,10 +85,12 @@ impl Reply {
             return stream.write_all(&self.body[after..end]);
         }
         stream.write_all(&self.body[..end])?;
-        while self.endless {
+        if !self.endless {
+            return Ok(());
+        }
+        loop {
             stream.write_all(&self.body)?;
         }
-        Ok(())
     }
 }
 
