@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Run(Box<command::run::Args>),
     Pull(command::pull::Args),
     Image(command::image::Args),
+    Kernel(command::kernel::Args),
+    Diagnose(command::diagnose::Args),
     Version(command::version::Args),
     Completions(command::completions::Args),
 }

@@ -21,7 +21,7 @@ use crate::scratch::{self, ScratchError};
 use crate::timings::Timings;
 
 /// The guest's `/init`, built by this crate's build script.
-static GUEST: &[u8] = include_bytes!(env!("MATCHLOCK_GUEST"));
+pub(crate) static GUEST: &[u8] = include_bytes!(env!("MATCHLOCK_GUEST"));
 
 /// Serial of the scratch disk; layers are `layer0`, `layer1`, … from the lowest up.
 const SCRATCH: &str = "scratch";

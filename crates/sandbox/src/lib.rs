@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod boot;
 pub mod command;
+pub mod diagnose;
 pub mod home;
 mod launch;
 pub mod scratch;

@@ -1,7 +1,6 @@
 //! `matchlock image`: what is in the store.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
 use image::import::{ImportOptions, Input};
@@ -115,7 +114,7 @@ fn list(store: &Store, json: bool) -> Outcome {
     output::table(
         ["TAG", "SOURCE", "SIZE", "CREATED"],
         images.into_iter().map(|image| {
-            [image.tag.familiar(), image.source.to_string(), output::size(image.size), age(image.created)]
+            [image.tag.familiar(), image.source.to_string(), output::size(image.size), output::age(image.created)]
         }),
     )
 }
@@ -140,17 +139,4 @@ fn collect(store: &Store, json: bool) -> Outcome {
         report.temporaries,
         output::size(report.freed)
     ))
-}
-
-/// How long ago, in the largest unit that fits.
-fn age(created: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let seconds = now.saturating_sub(created);
-    let (count, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86400, "day"),
-    };
-    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }

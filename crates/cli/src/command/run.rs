@@ -14,6 +14,7 @@ use sandbox::Sandbox;
 use sandbox::agent::{Running, Stdio};
 use sandbox::home::Home;
 use sandbox::timings::Timings;
+use vmm::kernel::Kernels;
 use vmm::qemu::Qemu;
 
 use crate::command::pull::{self, Policy};
@@ -216,7 +217,7 @@ async fn launch(
     stdio: Stdio,
     timings: &mut Timings,
 ) -> Result<(Sandbox, Running), Failure> {
-    let kernel = spec.kernel.clone().ok_or_else(|| Failure::usage("no kernel: give --kernel or set MATCHLOCK_KERNEL"))?;
+    let kernel = Kernels::new(host::cache()?).choose(spec.kernel.as_deref())?;
     let vmm = Qemu::find(&host::path())?;
     let store = host::store()?;
     let image = pull::ensure(&store, &args.image, args.pull, args.plain_http).await?;

@@ -1,0 +1,44 @@
+//! `matchlock diagnose`.
+
+use anstream::println;
+use sandbox::diagnose::{Finding, Host, Severity, diagnose};
+
+use crate::failure::Outcome;
+use crate::{host, output, signals};
+
+/// Check what this machine has and lacks for running sandboxes.
+///
+/// Boots a test VM. Each thing that is missing comes with its fix.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit code: 0 if sandboxes can run, else 1.")]
+pub(crate) struct Args {
+    /// Print a JSON array.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Outcome {
+    let (path, home, cache) = (host::path(), host::home()?, host::cache()?);
+    let host = Host { path: &path, home: &home, cache: &cache, kernel: host::kernel() };
+    let findings = signals::interruptible(async { Ok(diagnose(&host).await) })?;
+    let can_run = findings.iter().all(|finding| finding.severity < Severity::Failure);
+    if args.json {
+        output::json(&findings)?;
+    } else {
+        findings.iter().for_each(show);
+        println!("{}", if can_run { "Sandboxes can run here." } else { "Sandboxes cannot run here yet." });
+    }
+    Ok(u8::from(!can_run))
+}
+
+fn show(finding: &Finding) {
+    let mark = match finding.severity {
+        Severity::Ok => "\x1b[32mok\x1b[0m     ",
+        Severity::Warning => "\x1b[33mwarning\x1b[0m",
+        Severity::Failure => "\x1b[31mFAILURE\x1b[0m",
+    };
+    println!("{mark}  {:24}  {}", finding.subject, finding.found);
+    if let Some(fix) = &finding.fix {
+        println!("         {:24}  fix: {fix}", "");
+    }
+}

@@ -1,0 +1,210 @@
+//! What this host has and lacks for running sandboxes, each lack with its fix. The proof is a VM
+//! that really boots, in the walls that a sandbox's would have.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use api::Explain;
+use image::store::Store;
+use proto::Port;
+use proto::boot::Hello;
+use serde::Serialize;
+use sys::jail::{Layer, Standing, Wall};
+use sys::kvm::KvmUnusable;
+use vmm::kernel::Kernels;
+use vmm::qemu::{Accelerator, Qemu};
+use vmm::{Machine, MachineSpec};
+
+use crate::agent::read_message;
+use crate::home::Home;
+use crate::launch::GUEST;
+
+/// Free space under which a warning is due, bytes: an image or two.
+const LITTLE_SPACE: u64 = 2 << 30;
+
+/// How long the test VM may take.
+const BOOT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Memory of the test VM, MiB.
+const BOOT_MEMORY_MB: u32 = 128;
+
+/// How serious a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Sandboxes run, but slower or with fewer walls than they could.
+    Warning,
+    /// Sandboxes do not run.
+    Failure,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What.
+    pub subject: &'static str,
+    /// How it is.
+    pub severity: Severity,
+    /// In words.
+    pub found: String,
+    /// What to do about it.
+    pub fix: Option<String>,
+}
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub struct Host<'a> {
+    /// `$PATH`.
+    pub path: &'a OsStr,
+    /// The state directory.
+    pub home: &'a Path,
+    /// The cache.
+    pub cache: &'a Path,
+    /// The kernel that somebody asked for.
+    pub kernel: Option<PathBuf>,
+}
+
+/// Looks at everything. Must be called within a tokio runtime.
+pub async fn diagnose(host: &Host<'_>) -> Vec<Finding> {
+    let mut findings = vec![acceleration()];
+    let qemu = found("qemu", Qemu::find(host.path), |qemu| qemu.program().display().to_string());
+    let kernel = Kernels::new(host.cache).choose(host.kernel.as_deref());
+    let kernel = found("kernel", kernel, |path| path.display().to_string());
+    if let (Ok(qemu), Ok(kernel)) = (&qemu.1, &kernel.1) {
+        findings.extend(try_boot(qemu, kernel).await);
+    }
+    findings.splice(1..1, [qemu.0, kernel.0]);
+    findings.push(found("state directory", Home::open(host.home), |_| host.home.display().to_string()).0);
+    findings.push(found("image store", Store::open(host.cache.join("images")).and_then(|store| store.list()), |images| {
+        format!("{} images in {}", images.len(), host.cache.display())
+    }).0);
+    findings.push(space("free space for sandboxes", host.home));
+    findings.push(space("free space for images", host.cache));
+    findings
+}
+
+/// The finding of a look that either gives something or an error that explains itself.
+fn found<T, E: Explain>(
+    subject: &'static str,
+    look: Result<T, E>,
+    describe: impl FnOnce(&T) -> String,
+) -> (Finding, Result<T, E>) {
+    let finding = match &look {
+        Ok(value) => Finding { subject, severity: Severity::Ok, found: describe(value), fix: None },
+        Err(error) => failure(subject, error),
+    };
+    (finding, look)
+}
+
+fn failure(subject: &'static str, error: &impl Explain) -> Finding {
+    let mut found = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        found = format!("{found}: {cause}");
+        source = cause.source();
+    }
+    Finding { subject, severity: Severity::Failure, found, fix: error.hint() }
+}
+
+fn acceleration() -> Finding {
+    let subject = "acceleration";
+    match Accelerator::probe() {
+        Accelerator::Kvm => Finding { subject, severity: Severity::Ok, found: "KVM".into(), fix: None },
+        Accelerator::Tcg(reason) => Finding {
+            subject,
+            severity: Severity::Warning,
+            found: format!("none ({reason}); emulation works, programs run 10 to 20 times slower"),
+            fix: Some(kvm_fix(&reason).to_owned()),
+        },
+    }
+}
+
+fn kvm_fix(reason: &KvmUnusable) -> &'static str {
+    match reason {
+        KvmUnusable::NoPermission => "add yourself to the group kvm: sudo usermod -aG kvm $USER, then log in again",
+        KvmUnusable::NoDevice => "load the module: sudo modprobe kvm_intel (or kvm_amd); enable virtualization in the firmware",
+        KvmUnusable::NoCpuFlag | KvmUnusable::TooSlow(_) => {
+            "use a host with hardware virtualization, or turn on nested virtualization for this VM"
+        }
+        KvmUnusable::Broken { .. } => "look at the kernel's log: sudo dmesg | grep -i kvm",
+    }
+}
+
+/// Boots a VM without disks until its guest says hello; tells how long that took and which walls
+/// stood around it.
+async fn try_boot(qemu: &Qemu, kernel: &Path) -> Vec<Finding> {
+    let subject = "test VM";
+    let start = Instant::now();
+    let booted = qemu.boot(MachineSpec {
+        vcpus: 1,
+        memory_mb: BOOT_MEMORY_MB,
+        kernel: kernel.to_owned(),
+        initramfs: vmm::initramfs::with_init(GUEST),
+        disks: Vec::new(),
+        console_log: None,
+    });
+    let machine = match booted.await {
+        Ok(machine) => machine,
+        Err(error) => return vec![failure(subject, &error)],
+    };
+    let (severity, found) = match tokio::time::timeout(BOOT_LIMIT, hello(&machine)).await {
+        Ok(Ok(())) => (Severity::Ok, format!("said hello after {} ms", start.elapsed().as_millis())),
+        Ok(Err(reason)) => (Severity::Failure, reason),
+        Err(_) => (Severity::Failure, format!("said nothing within {} s", BOOT_LIMIT.as_secs())),
+    };
+    let fix = (severity == Severity::Failure).then(|| "build another kernel: matchlock kernel build --force".into());
+    let mut findings = vec![Finding { subject, severity, found, fix }];
+    findings.extend(machine.layers().iter().map(wall));
+    machine.kill().await;
+    findings
+}
+
+async fn hello(machine: &Machine) -> Result<(), String> {
+    let greeting = async {
+        let mut stream = machine.channel().accept(Port::Boot).await.map_err(|error| error.to_string())?;
+        let _: Hello = read_message(&mut stream).await.map_err(|error| error.to_string())?;
+        Ok(())
+    };
+    tokio::select! {
+        greeting = greeting => greeting,
+        exit = machine.exited() => Err(exit.to_string()),
+    }
+}
+
+fn wall(layer: &Layer) -> Finding {
+    let (subject, what, fix) = match layer.wall {
+        Wall::DiesWithOwner => ("wall: lifetime", "the VMM dies with its owner", ""),
+        Wall::NoPrivileges => ("wall: privileges", "the VMM has none and gains none", ""),
+        Wall::SystemCalls => ("wall: system calls", "a filter leaves the VMM few", ""),
+        Wall::NothingInherited => ("wall: inheritance", "the VMM has only the files it was given", ""),
+        Wall::Limits => ("wall: limits", "memory, files and descriptors of the VMM are bounded", ""),
+        Wall::Identity => ("wall: identity", "the VMM is a user that owns nothing", "run matchlock as an ordinary user"),
+        Wall::Namespaces => (
+            "wall: user namespaces",
+            "the VMM has no network and sees no other process",
+            "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, \
+             kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        Wall::Files => ("wall: Landlock", "the VMM opens no files of yours", "use a kernel of 6.7 or later with Landlock enabled (lsm=landlock,…)"),
+    };
+    let (severity, found) = match &layer.standing {
+        Standing::Holds => return Finding { subject, severity: Severity::Ok, found: what.into(), fix: None },
+        Standing::Partial => (Severity::Warning, "this kernel is too old for all of it".to_owned()),
+        Standing::Missing(reason) => (Severity::Warning, format!("missing: {reason}")),
+    };
+    Finding { subject, severity, found, fix: (!fix.is_empty()).then(|| fix.to_owned()) }
+}
+
+fn space(subject: &'static str, path: &Path) -> Finding {
+    let free = rustix::fs::statvfs(path).map(|stat| stat.f_bavail * stat.f_frsize);
+    let (severity, found) = match free {
+        Ok(free) if free < LITTLE_SPACE => (Severity::Warning, format!("only {} MiB in {}", free >> 20, path.display())),
+        Ok(free) => (Severity::Ok, format!("{} GiB in {}", free >> 30, path.display())),
+        Err(error) => (Severity::Failure, format!("{}: {error}", path.display())),
+    };
+    let fix = (severity != Severity::Ok).then(|| "free some, for example with `matchlock image gc`".to_owned());
+    Finding { subject, severity, found, fix }
+}
