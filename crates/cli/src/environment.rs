@@ -11,7 +11,9 @@ pub(crate) fn collect(files: &[PathBuf], flags: &[String]) -> Result<Vec<(String
     for file in files {
         let text = std::fs::read_to_string(file)
             .map_err(|error| Failure::io(format!("cannot read --env-file {}", file.display()), error))?;
-        for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in
+            text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             variables.push(variable(line)?);
         }
     }

@@ -43,7 +43,8 @@ pub(crate) fn start_log() {
 
 fn directory(variable: &str, default: impl FnOnce(PathBuf) -> PathBuf) -> Result<PathBuf, Failure> {
     if let Some(path) = set(variable) {
-        return std::path::absolute(&path).map_err(|error| Failure::io(format!("{variable}={}", path.display()), error));
+        return std::path::absolute(&path)
+            .map_err(|error| Failure::io(format!("{variable}={}", path.display()), error));
     }
     match set("HOME") {
         Some(home) => Ok(default(PathBuf::from(home))),

@@ -33,7 +33,10 @@ pub(crate) fn json(value: &impl Serialize) -> Outcome {
 }
 
 /// Writes rows under a header, in columns without a frame.
-pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Outcome {
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> Outcome {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
     for row in rows {

@@ -57,14 +57,18 @@ impl Progress for Bars {
         match event {
             Event::Reading { done } => self.moved(None, "reading", done, None),
             Event::Layers { diff_ids } => {
-                if let Some(reading) = self.layers.lock().expect("no thread panics while it draws").remove(&None) {
+                if let Some(reading) =
+                    self.layers.lock().expect("no thread panics while it draws").remove(&None)
+                {
                     reading.finish_and_clear();
                 }
                 for layer in diff_ids {
                     self.bar(Some(layer)).set_message("waiting");
                 }
             }
-            Event::Downloading { diff_id, done, total } => self.moved(Some(diff_id), "downloading", done, Some(total)),
+            Event::Downloading { diff_id, done, total } => {
+                self.moved(Some(diff_id), "downloading", done, Some(total))
+            }
             Event::Converting { diff_id, done, total } => self.moved(diff_id, "converting", done, total),
             Event::Present { diff_id } => self.finished(diff_id, "present"),
             Event::Done { diff_id } => self.finished(diff_id, "done"),

@@ -50,7 +50,11 @@ pub(crate) struct Connection {
 }
 
 /// Stays with a running command to its end, and gives the exit code for it.
-pub(crate) async fn attend(running: Running, connection: Connection, signals: &mut Signals) -> Result<u8, Error> {
+pub(crate) async fn attend(
+    running: Running,
+    connection: Connection,
+    signals: &mut Signals,
+) -> Result<u8, Error> {
     let Running { output, input, control } = running;
     let raw = (connection.terminal && terminal::is_terminal()).then(RawMode::enter).transpose();
     let raw = raw.map_err(|error| Error::Own(Failure::io("cannot set the terminal to raw mode", error)))?;
@@ -96,7 +100,9 @@ fn exit_code(ended: &Ended) -> u8 {
             match error {
                 StartError::NotFound { .. } => 127,
                 StartError::NotExecutable { .. } => 126,
-                StartError::UnknownUser { .. } | StartError::WorkingDir { .. } | StartError::Internal(_) => RUN_FAILED,
+                StartError::UnknownUser { .. } | StartError::WorkingDir { .. } | StartError::Internal(_) => {
+                    RUN_FAILED
+                }
             }
         }
     }
@@ -193,7 +199,10 @@ struct TimeLimit {
 
 impl TimeLimit {
     fn new(timeout: Option<Duration>) -> Self {
-        Self { deadline: timeout.map(|timeout| Instant::now() + timeout), signal: SignalKind::terminate().as_raw_value() }
+        Self {
+            deadline: timeout.map(|timeout| Instant::now() + timeout),
+            signal: SignalKind::terminate().as_raw_value(),
+        }
     }
 
     /// Waits for the next signal that the time limit asks for; for ever if there is no limit.

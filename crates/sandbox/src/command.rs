@@ -30,7 +30,8 @@ impl Explain for CommandError {
     }
 
     fn hint(&self) -> Option<String> {
-        matches!(self, Self::Nothing).then(|| "name one after the image: matchlock run --image IMAGE -- COMMAND".into())
+        matches!(self, Self::Nothing)
+            .then(|| "name one after the image: matchlock run --image IMAGE -- COMMAND".into())
     }
 }
 
@@ -152,8 +153,11 @@ mod tests {
         let env = [("B".to_owned(), "x=y".to_owned()), ("C".to_owned(), String::new())];
         let spec = CommandSpec { env: env.to_vec(), ..CommandSpec::default() };
         let exec = resolve(&image, &spec, PIPES).unwrap();
-        let shown: Vec<_> =
-            exec.env.iter().map(|(n, v)| format!("{}={}", String::from_utf8_lossy(n), String::from_utf8_lossy(v))).collect();
+        let shown: Vec<_> = exec
+            .env
+            .iter()
+            .map(|(n, v)| format!("{}={}", String::from_utf8_lossy(n), String::from_utf8_lossy(v)))
+            .collect();
         assert_eq!(shown, ["A=3", "B=x=y", "C="]);
     }
 

@@ -78,9 +78,14 @@ pub async fn diagnose(host: &Host<'_>) -> Vec<Finding> {
     }
     findings.splice(1..1, [qemu.0, kernel.0]);
     findings.push(found("state directory", Home::open(host.home), |_| host.home.display().to_string()).0);
-    findings.push(found("image store", Store::open(host.cache.join("images")).and_then(|store| store.list()), |images| {
-        format!("{} images in {}", images.len(), host.cache.display())
-    }).0);
+    findings.push(
+        found(
+            "image store",
+            Store::open(host.cache.join("images")).and_then(|store| store.list()),
+            |images| format!("{} images in {}", images.len(), host.cache.display()),
+        )
+        .0,
+    );
     findings.push(space("free space for sandboxes", host.home));
     findings.push(space("free space for images", host.cache));
     findings
@@ -124,8 +129,12 @@ fn acceleration() -> Finding {
 
 fn kvm_fix(reason: &KvmUnusable) -> &'static str {
     match reason {
-        KvmUnusable::NoPermission => "add yourself to the group kvm: sudo usermod -aG kvm $USER, then log in again",
-        KvmUnusable::NoDevice => "load the module: sudo modprobe kvm_intel (or kvm_amd); enable virtualization in the firmware",
+        KvmUnusable::NoPermission => {
+            "add yourself to the group kvm: sudo usermod -aG kvm $USER, then log in again"
+        }
+        KvmUnusable::NoDevice => {
+            "load the module: sudo modprobe kvm_intel (or kvm_amd); enable virtualization in the firmware"
+        }
         KvmUnusable::NoCpuFlag | KvmUnusable::TooSlow(_) => {
             "use a host with hardware virtualization, or turn on nested virtualization for this VM"
         }
@@ -155,7 +164,8 @@ async fn try_boot(qemu: &Qemu, kernel: &Path) -> Vec<Finding> {
         Ok(Err(reason)) => (Severity::Failure, reason),
         Err(_) => (Severity::Failure, format!("said nothing within {} s", BOOT_LIMIT.as_secs())),
     };
-    let fix = (severity == Severity::Failure).then(|| "build another kernel: matchlock kernel build --force".into());
+    let fix = (severity == Severity::Failure)
+        .then(|| "build another kernel: matchlock kernel build --force".into());
     let mut findings = vec![Finding { subject, severity, found, fix }];
     findings.extend(machine.layers().iter().map(wall));
     machine.kill().await;
@@ -181,14 +191,20 @@ fn wall(layer: &Layer) -> Finding {
         Wall::SystemCalls => ("wall: system calls", "a filter leaves the VMM few", ""),
         Wall::NothingInherited => ("wall: inheritance", "the VMM has only the files it was given", ""),
         Wall::Limits => ("wall: limits", "memory, files and descriptors of the VMM are bounded", ""),
-        Wall::Identity => ("wall: identity", "the VMM is a user that owns nothing", "run matchlock as an ordinary user"),
+        Wall::Identity => {
+            ("wall: identity", "the VMM is a user that owns nothing", "run matchlock as an ordinary user")
+        }
         Wall::Namespaces => (
             "wall: user namespaces",
             "the VMM has no network and sees no other process",
             "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, \
              kernel.apparmor_restrict_unprivileged_userns=0",
         ),
-        Wall::Files => ("wall: Landlock", "the VMM opens no files of yours", "use a kernel of 6.7 or later with Landlock enabled (lsm=landlock,…)"),
+        Wall::Files => (
+            "wall: Landlock",
+            "the VMM opens no files of yours",
+            "use a kernel of 6.7 or later with Landlock enabled (lsm=landlock,…)",
+        ),
     };
     let (severity, found) = match &layer.standing {
         Standing::Holds => return Finding { subject, severity: Severity::Ok, found: what.into(), fix: None },
@@ -201,10 +217,13 @@ fn wall(layer: &Layer) -> Finding {
 fn space(subject: &'static str, path: &Path) -> Finding {
     let free = rustix::fs::statvfs(path).map(|stat| stat.f_bavail * stat.f_frsize);
     let (severity, found) = match free {
-        Ok(free) if free < LITTLE_SPACE => (Severity::Warning, format!("only {} MiB in {}", free >> 20, path.display())),
+        Ok(free) if free < LITTLE_SPACE => {
+            (Severity::Warning, format!("only {} MiB in {}", free >> 20, path.display()))
+        }
         Ok(free) => (Severity::Ok, format!("{} GiB in {}", free >> 30, path.display())),
         Err(error) => (Severity::Failure, format!("{}: {error}", path.display())),
     };
-    let fix = (severity != Severity::Ok).then(|| "free some, for example with `matchlock image gc`".to_owned());
+    let fix =
+        (severity != Severity::Ok).then(|| "free some, for example with `matchlock image gc`".to_owned());
     Finding { subject, severity, found, fix }
 }

@@ -140,7 +140,9 @@ impl Sandbox {
         };
         let booted = match booted {
             // The guest's own words say more than how its VM ended.
-            Err(error @ (BootError::Guest { .. } | BootError::Timeout { .. } | BootError::Version(_))) => return Err(error.into()),
+            Err(error @ (BootError::Guest { .. } | BootError::Timeout { .. } | BootError::Version(_))) => {
+                return Err(error.into());
+            }
             Err(error) => return Err(exit_or(&machine, error).await),
             Ok(booted) => booted,
         };
@@ -158,7 +160,12 @@ impl Sandbox {
     ///
     /// # Errors
     /// When there is nothing to run, or the VM is gone.
-    pub async fn exec(&self, image: &ImageConfig, spec: &CommandSpec, stdio: Stdio) -> Result<Running, LaunchError> {
+    pub async fn exec(
+        &self,
+        image: &ImageConfig,
+        spec: &CommandSpec,
+        stdio: Stdio,
+    ) -> Result<Running, LaunchError> {
         Ok(self.agent.exec(command::resolve(image, spec, stdio)?).await?)
     }
 
@@ -200,7 +207,8 @@ fn disks(dir: &SandboxDir, layers: &LayerSet, scratch_mb: u64) -> Result<(Vec<Di
         let file = layer.file().try_clone().map_err(LaunchError::Layer)?;
         disks.push(Disk { serial: format!("layer{number}"), file, read_only: true });
     }
-    let root = Root { layers: disks.iter().map(|disk| disk.serial.clone()).collect(), scratch: SCRATCH.to_owned() };
+    let root =
+        Root { layers: disks.iter().map(|disk| disk.serial.clone()).collect(), scratch: SCRATCH.to_owned() };
     let epoch = i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX);
     let file = scratch::create(dir.path(), scratch_mb, random()?, epoch)?;
     disks.push(Disk { serial: SCRATCH.to_owned(), file, read_only: false });
@@ -208,7 +216,8 @@ fn disks(dir: &SandboxDir, layers: &LayerSet, scratch_mb: u64) -> Result<(Vec<Di
 }
 
 fn boot_config(id: SandboxId, spec: &SandboxSpec, root: Root, entropy: Vec<u8>) -> BootConfig {
-    let hosts = spec.add_hosts.iter().map(|(address, name)| HostEntry { address: *address, name: name.clone() });
+    let hosts =
+        spec.add_hosts.iter().map(|(address, name)| HostEntry { address: *address, name: name.clone() });
     BootConfig {
         hostname: spec.hostname.clone().unwrap_or_else(|| id.to_string()),
         hosts: hosts.collect(),

@@ -41,7 +41,9 @@ pub enum ScratchError {
 impl Explain for ScratchError {
     fn kind(&self) -> Kind {
         match self {
-            Self::File { source, .. } | Self::Layout { source: mkext4::Error::Io(source), .. } => io_kind(source),
+            Self::File { source, .. } | Self::Layout { source: mkext4::Error::Io(source), .. } => {
+                io_kind(source)
+            }
             Self::Layout { .. } => Kind::InvalidInput,
         }
     }

@@ -86,7 +86,13 @@ fn find(store: &Store, tag: &Reference) -> Result<ImageRecord, Failure> {
     }
 }
 
-fn import(store: Store, tag: Reference, path: Option<PathBuf>, select: Option<String>, json: bool) -> Outcome {
+fn import(
+    store: Store,
+    tag: Reference,
+    path: Option<PathBuf>,
+    select: Option<String>,
+    json: bool,
+) -> Outcome {
     let input = match path.filter(|path| path.as_os_str() != "-") {
         Some(path) => Input::Path(path),
         None if terminal::is_terminal() => {
@@ -97,13 +103,19 @@ fn import(store: Store, tag: Reference, path: Option<PathBuf>, select: Option<St
     let options = ImportOptions { select, ..ImportOptions::new(tag) };
     let image = signals::interruptible(async {
         let bars = Bars::new();
-        let imported = signals::blocking(move |cancel| image::import::import(&store, input, &options, &bars, cancel));
+        let imported =
+            signals::blocking(move |cancel| image::import::import(&store, input, &options, &bars, cancel));
         Ok(imported.await?)
     })?;
     if json {
         return output::json(&image);
     }
-    output::line(&format!("Imported {}\nDigest: {}\nSize: {}", image.tag.familiar(), image.digest, output::size(image.size)))
+    output::line(&format!(
+        "Imported {}\nDigest: {}\nSize: {}",
+        image.tag.familiar(),
+        image.digest,
+        output::size(image.size)
+    ))
 }
 
 fn list(store: &Store, json: bool) -> Outcome {
@@ -114,7 +126,12 @@ fn list(store: &Store, json: bool) -> Outcome {
     output::table(
         ["TAG", "SOURCE", "SIZE", "CREATED"],
         images.into_iter().map(|image| {
-            [image.tag.familiar(), image.source.to_string(), output::size(image.size), output::age(image.created)]
+            [
+                image.tag.familiar(),
+                image.source.to_string(),
+                output::size(image.size),
+                output::age(image.created),
+            ]
         }),
     )
 }

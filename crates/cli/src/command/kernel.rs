@@ -73,7 +73,10 @@ pub(crate) fn run(args: Args) -> Outcome {
 
 fn build(kernels: &Kernels, options: &BuildOptions) -> Outcome {
     let bar = ProgressBar::no_length();
-    bar.set_style(ProgressStyle::with_template("{spinner} kernel: {msg} ({elapsed})").expect("the template is a constant"));
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} kernel: {msg} ({elapsed})")
+            .expect("the template is a constant"),
+    );
     bar.enable_steady_tick(Duration::from_millis(100));
     let mut last = String::new();
     let progress = |progress| {

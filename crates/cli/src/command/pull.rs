@@ -74,7 +74,12 @@ pub(crate) fn run(args: Args) -> Outcome {
     };
     let Pulled { image, up_to_date } = signals::interruptible(pull(&store, &args.reference, &options))?;
     if args.json {
-        return output::json(&Report { tag: &image.tag, digest: image.digest.to_string(), size: image.size, up_to_date });
+        return output::json(&Report {
+            tag: &image.tag,
+            digest: image.digest.to_string(),
+            size: image.size,
+            up_to_date,
+        });
     }
     if up_to_date {
         output::line(&format!("{} is up to date", image.tag.familiar()))?;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::spec::{
-    Backend, CommandSpec, Cpus, DEFAULT_DISK_MB, DEFAULT_DNS_SERVERS, DEFAULT_MEMORY_MB, MIN_DISK_MB, MIN_MEMORY_MB,
-    Resources, SandboxSpec,
+    Backend, CommandSpec, Cpus, DEFAULT_DISK_MB, DEFAULT_DNS_SERVERS, DEFAULT_MEMORY_MB, MIN_DISK_MB,
+    MIN_MEMORY_MB, Resources, SandboxSpec,
 };
 use clap::ValueEnum;
 use image::reference::Reference;
@@ -184,7 +184,12 @@ fn meaning(args: &Args) -> Result<(SandboxSpec, CommandSpec), Failure> {
     Ok((spec, command))
 }
 
-async fn in_new_sandbox(args: &Args, spec: &SandboxSpec, command: &CommandSpec, mut timings: Timings) -> Outcome {
+async fn in_new_sandbox(
+    args: &Args,
+    spec: &SandboxSpec,
+    command: &CommandSpec,
+    mut timings: Timings,
+) -> Outcome {
     let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
     let stdio = match (args.tty, args.interactive) {
         (true, _) => Stdio::Terminal { size: terminal::size() },
