@@ -101,10 +101,8 @@ fn serve(agent: BorrowedFd<'_>, confinement: &Confinement) -> ! {
         let launch = match receive(agent) {
             Ok(Some(launch)) => launch,
             Ok(None) => continue,
-            Err(error) => {
-                eprintln!("matchlock: spawner: {error}");
-                std::process::exit(1);
-            }
+            // The agent is gone, and the VM with it.
+            Err(_) => std::process::exit(1),
         };
         let own = Fork { own_pids_and_mounts: true, cgroup: None };
         match own.fork() {

@@ -29,7 +29,8 @@ pub(super) const SANDBOX: &str = "/sys/fs/cgroup/sandbox";
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Memory that commands cannot have, bytes: the agent, its inits and its buffers live in it.
+/// Memory that commands cannot have, bytes: for the agent, its inits and its buffers, and for what the
+/// kernel needs and charges to nobody.
 const RESERVED_MEMORY: u64 = 32 * 1024 * 1024;
 
 /// Processes and threads that commands cannot have: three or four for each of the agent's streams.
@@ -55,9 +56,9 @@ fn try_create() -> io::Result<()> {
     write(SANDBOX, "cgroup.subtree_control", CONTROLLERS)?;
     fs::create_dir(COMMANDS)?;
 
-    let memory = sysinfo();
-    let memory = u64::from(memory.mem_unit) * memory.totalram;
-    limit("memory.max", &memory.saturating_sub(RESERVED_MEMORY).max(RESERVED_MEMORY).to_string())?;
+    let system = sysinfo();
+    let free = u64::from(system.mem_unit) * system.freeram;
+    limit("memory.max", &memory(free).to_string())?;
     limit("pids.max", &processes(&fs::read_to_string("/proc/sys/kernel/threads-max")?).to_string())
 }
 
@@ -78,6 +79,11 @@ fn limit(name: &str, value: &str) -> io::Result<()> {
 
 fn write(group: &str, name: &str, value: &str) -> io::Result<()> {
     fs::write(Path::new(group).join(name), value)
+}
+
+/// How much memory commands may have of what is free before anything else runs, bytes.
+fn memory(free: u64) -> u64 {
+    free.saturating_sub(RESERVED_MEMORY).max(free / 2)
 }
 
 /// How many processes and threads commands may have when the kernel allows `threads_max`.
@@ -101,6 +107,12 @@ mod tests {
         assert_eq!(cpu_max(500), "50000 100000");
         assert_eq!(cpu_max(2500), "250000 100000");
         assert_eq!(cpu_max(1), "1000 100000");
+    }
+
+    #[test]
+    fn some_memory_is_always_left_for_the_agent() {
+        assert_eq!(memory(512 << 20), 480 << 20);
+        assert_eq!(memory(40 << 20), 20 << 20);
     }
 
     #[test]
