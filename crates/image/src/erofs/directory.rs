@@ -1,8 +1,8 @@
 //! Directories on disk: blocks of `struct erofs_dirent`, each followed by its names, all sorted
 //! by name as bytes, since the kernel searches them by halving.
 
-use super::attributes::{FileType, Nid};
 use super::BLOCK;
+use super::attributes::{FileType, Nid};
 
 /// Longest name, `NAME_MAX`.
 pub(crate) const NAME_MAX: usize = 255;
@@ -150,7 +150,9 @@ mod tests {
         let mut block = Vec::new();
         fill_block(&[entry, entry], &mut block);
         assert!(load(&block).is_some());
-        for (offset, byte) in [(8, 0), (8, 13), (8, 250), (20, 5), (20, 255), (10, 8), (10, 0), (24, 0), (25, b'/')] {
+        for (offset, byte) in
+            [(8, 0), (8, 13), (8, 250), (20, 5), (20, 255), (10, 8), (10, 0), (24, 0), (25, b'/')]
+        {
             let mut damaged = block.clone();
             damaged[offset] = byte;
             assert_eq!(load(&damaged), None, "offset {offset}");

@@ -119,7 +119,9 @@ impl<'f> Image<'f> {
         let content = match inode.layout {
             Layout::Device(_) => 0,
             // So that a small content's position, below, cannot lie.
-            Layout::Inline if offset % BLOCK as u64 + stored + inode.size > BLOCK as u64 => return Err(damaged),
+            Layout::Inline if offset % BLOCK as u64 + stored + inode.size > BLOCK as u64 => {
+                return Err(damaged);
+            }
             Layout::Inline | Layout::Plain(_) => inode.size,
         };
         let sound = self.contains(offset, stored)

@@ -115,12 +115,6 @@ impl<'f> Writer<'f> {
         })
     }
 
-    /// Length of the image so far.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.next_block * BLOCK as u64
-    }
-
     /// Begins a regular file of `size` bytes.
     ///
     /// # Errors
@@ -239,7 +233,7 @@ impl<'f> Writer<'f> {
     pub fn finish(mut self, uuid: [u8; 16]) -> Result<u64, WriteError> {
         self.write_pending()?;
         self.write_chunk()?;
-        let length = self.len();
+        let length = self.end();
         self.file.set_len(length)?;
         let blocks = u32::try_from(self.next_block).expect("the limit is below 2³² blocks");
         let head = self.head.first_chunk_mut().expect("it is a block long");
@@ -310,14 +304,19 @@ impl<'f> Writer<'f> {
         Ok(self.chunk.offset + at as u64)
     }
 
+    /// Length of the image so far.
+    fn end(&self) -> u64 {
+        self.next_block * BLOCK as u64
+    }
+
     /// Room of `length` bytes in whole blocks.
     fn allocate_blocks(&mut self, length: u64) -> Result<u64, WriteError> {
-        let offset = self.len();
-        let end = self.next_block.saturating_add(length.div_ceil(BLOCK as u64));
-        if end > self.limit / BLOCK as u64 {
+        let offset = self.end();
+        let next = self.next_block.saturating_add(length.div_ceil(BLOCK as u64));
+        if next > self.limit / BLOCK as u64 {
             return Err(WriteError::TooLarge { limit: self.limit });
         }
-        self.next_block = end;
+        self.next_block = next;
         Ok(offset)
     }
 

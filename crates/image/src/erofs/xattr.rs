@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn names_of_no_linux_namespace_are_left_out() {
         let mut xattrs = Xattrs::default();
-        for name in [&b"com.apple.quarantine"[..], b"user.", b"system.posix_acl_access2", b"system.nfs4", b""] {
+        for name in [&b"com.apple.quarantine"[..], b"user.", b"system.posix_acl_access2", b"system.nfs4", b""]
+        {
             assert_eq!(xattrs.set(name, b"x"), Ok(false));
         }
         assert_eq!((xattrs.count(), xattrs.is_empty()), (0, true));
@@ -236,9 +237,9 @@ mod tests {
         assert_eq!(xattrs.set(&[b"user.".as_slice(), &[b'n'; 256]].concat(), b""), Err(XattrError::TooLong));
         assert_eq!(xattrs.set(b"user.v", &vec![0; 65536]), Err(XattrError::TooLong));
         for name in [b"user.1", b"user.2", b"user.3"] {
-            assert_eq!(xattrs.set(name, &[0; 65535]), Ok(true));
+            assert_eq!(xattrs.set(name, &vec![0; 65535]), Ok(true));
         }
-        assert_eq!(xattrs.set(b"user.4", &[0; 65535]), Err(XattrError::TooMany));
+        assert_eq!(xattrs.set(b"user.4", &vec![0; 65535]), Err(XattrError::TooMany));
     }
 
     #[test]

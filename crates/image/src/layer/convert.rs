@@ -11,13 +11,13 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
 
+use super::directories;
 use super::error::{PathProblem, shown};
 use super::path::{self, Request};
 use super::stream::Stream;
 use super::tar::{Archive, Body, Entry, Segment};
 use super::tree::{self, Directory, NodeId, Object, Tree};
 use super::{LayerError, Limits};
-use super::directories;
 use crate::erofs::{self, FileType, Node, Writer, Xattrs};
 
 /// Attributes that are overlayfs's own: from an image they would change what it shows.
@@ -60,7 +60,7 @@ pub fn convert(
         if entries > limits.entries {
             return Err(LayerError::TooManyEntries(limits.entries));
         }
-        layer.add(entry, &mut archive)?;
+        layer.add(&entry, &mut archive)?;
     }
     let (diff_id, tar_bytes) = archive.finish()?;
     let Layer { mut writer, mut tree, .. } = layer;
@@ -77,13 +77,13 @@ struct Layer<'f> {
 }
 
 impl Layer<'_> {
-    fn add(&mut self, entry: Entry, archive: &mut Archive<'_, impl Read>) -> Result<(), LayerError> {
+    fn add(&mut self, entry: &Entry, archive: &mut Archive<'_, impl Read>) -> Result<(), LayerError> {
         let wrong = |problem| LayerError::Path { path: shown(&entry.path), problem };
         let components = path::parse(&entry.path, self.limits).map_err(wrong)?;
         let request = path::request(&components).map_err(wrong)?;
         let Some((name, parents)) = components.split_last() else {
             return match entry.body {
-                Body::Directory => self.tree.describe(0, entry.attributes, xattrs(&entry)?),
+                Body::Directory => self.tree.describe(0, entry.attributes, xattrs(entry)?),
                 _ => Err(wrong(PathProblem::Root)),
             };
         };
@@ -96,17 +96,17 @@ impl Layer<'_> {
             Request::Whiteout(hidden) => self.whiteout(parent, hidden)?,
             Request::Entry | Request::Nothing => {
                 let object = match &entry.body {
-                    Body::Directory => return self.directory(parent, name, &entry),
+                    Body::Directory => return self.directory(parent, name, entry),
                     Body::HardLink(target) => self.hard_link(&entry.path, target)?,
-                    Body::File { size, segments } => self.file(&entry, *size, segments, archive)?,
+                    Body::File { size, segments } => self.file(entry, *size, segments, archive)?,
                     Body::Symlink(target) => {
-                        let xattrs = xattrs(&entry)?;
-                        let nid = self.writer.symlink(node(&entry, &xattrs), target)?;
+                        let xattrs = xattrs(entry)?;
+                        let nid = self.writer.symlink(node(entry, &xattrs), target)?;
                         Object::Leaf(FileType::Symlink, nid)
                     }
                     Body::Special(kind, device) => {
-                        let xattrs = xattrs(&entry)?;
-                        let nid = self.writer.special(node(&entry, &xattrs), *kind, *device)?;
+                        let xattrs = xattrs(entry)?;
+                        let nid = self.writer.special(node(entry, &xattrs), *kind, *device)?;
                         Object::Leaf(*kind, nid)
                     }
                 };

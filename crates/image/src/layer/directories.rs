@@ -10,7 +10,8 @@ use crate::erofs::{self, Attributes, Device, Entry, FileType, Nid, Node, Timesta
 /// Writes the directories of `tree`, and how many names each inode has.
 pub(super) fn write(tree: &mut Tree, writer: &mut Writer<'_>) -> Result<(), LayerError> {
     let sorted = tree.sorted();
-    let mut directories = Directories { tree, sorted: &sorted, writer, whiteout: None, links: BTreeMap::new() };
+    let mut directories =
+        Directories { tree, sorted: &sorted, writer, whiteout: None, links: BTreeMap::new() };
     let root = directories.place(tree::ROOT, 0)?;
     let mut pending = vec![(tree::ROOT, root, root.nid)];
     while let Some((id, place, parent)) = pending.pop() {

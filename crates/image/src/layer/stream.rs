@@ -22,12 +22,8 @@ const PROGRESS: u64 = 1 << 20;
 const ZSTD_WINDOW_LOG: u32 = 25;
 
 /// The first bytes of compressed streams that are no layers', with their names.
-const FOREIGN: [(&[u8], &str); 4] = [
-    (b"\xfd7zXZ\0", "xz"),
-    (b"BZh", "bzip2"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-    (b"\x1f\x9d", "compress"),
-];
+const FOREIGN: [(&[u8], &str); 4] =
+    [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x9d", "compress")];
 
 /// A layer's uncompressed tar stream.
 pub(super) struct Stream<'p, R: Read> {

@@ -173,7 +173,12 @@ impl Tree {
     }
 
     /// Gives a directory other attributes.
-    pub(super) fn describe(&mut self, index: u32, attributes: Attributes, xattrs: Xattrs) -> Result<(), LayerError> {
+    pub(super) fn describe(
+        &mut self,
+        index: u32,
+        attributes: Attributes,
+        xattrs: Xattrs,
+    ) -> Result<(), LayerError> {
         self.spend(xattrs.size() as u64)?;
         let directory = self.directory_mut(index);
         directory.attributes = attributes;

@@ -13,7 +13,11 @@ impl<'a> Header<'a> {
         let header = Self(block);
         let stored = number(header.field(148, 8))?;
         let summed = |value: fn(u8) -> i64| -> i64 {
-            block.iter().enumerate().map(|(i, byte)| value(if (148..156).contains(&i) { b' ' } else { *byte })).sum()
+            block
+                .iter()
+                .enumerate()
+                .map(|(i, byte)| value(if (148..156).contains(&i) { b' ' } else { *byte }))
+                .sum()
         };
         let fits = stored == summed(i64::from) || stored == summed(|byte| i64::from(byte.cast_signed()));
         fits.then_some(header)
@@ -99,7 +103,9 @@ pub(super) fn number(field: &[u8]) -> Option<i64> {
         let negative = field[0] & 0x40 != 0;
         let first = if negative { field[0] } else { field[0] & 0x7f };
         let start = i64::from(first.cast_signed());
-        return field[1..].iter().try_fold(start, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte)));
+        return field[1..]
+            .iter()
+            .try_fold(start, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte)));
     }
     let digits = field.trim_ascii_start();
     let digits = text(digits).trim_ascii_end();

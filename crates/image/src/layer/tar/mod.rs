@@ -16,9 +16,9 @@ use crate::erofs::{Attributes, Device, FileType, Timestamp};
 use self::header::{BLOCK, Header};
 use self::pax::Extended;
 pub(super) use self::sparse::Segment;
+use super::LayerError;
 use super::error::shown;
 use super::stream::Stream;
-use super::LayerError;
 
 /// The longest target of a symbolic link, `PATH_MAX` without its NUL.
 const LINK_MAX: usize = 4095;
@@ -42,7 +42,10 @@ pub(super) struct Entry {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Body {
     /// A file of this size, of which these pieces are stored.
-    File { size: u64, segments: Vec<Segment> },
+    File {
+        size: u64,
+        segments: Vec<Segment>,
+    },
     /// Another name of an earlier entry.
     HardLink(Vec<u8>),
     /// A symbolic link.

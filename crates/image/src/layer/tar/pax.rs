@@ -37,7 +37,8 @@ impl Extended {
         // An empty value takes back what an earlier record said.
         let present = !value.is_empty();
         let number = || decimal(value).ok_or("a pax record's number is none");
-        let id = || number().and_then(|id| u32::try_from(id).map_err(|_| "an owner's number exceeds 32 bits"));
+        let id =
+            || number().and_then(|id| u32::try_from(id).map_err(|_| "an owner's number exceeds 32 bits"));
         match key {
             b"path" => self.path = present.then(|| value.to_vec()),
             b"linkpath" => self.link = present.then(|| value.to_vec()),
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn records_may_hold_any_bytes_and_the_last_counts() {
         let mut extended = Extended::default();
-        extended.add(b"9 path=a\n9 path=b\n31 SCHILY.xattr.user.x=\n=\0\xff\nyyy\n").unwrap();
+        extended.add(b"9 path=a\n9 path=b\n32 SCHILY.xattr.user.x=\n=\0\xff\nyyy\n").unwrap();
         assert_eq!(extended.path.as_deref(), Some(&b"b"[..]));
         assert_eq!(extended.xattrs, [(b"user.x".to_vec(), b"\n=\0\xff\nyyy".to_vec())]);
         extended.add(b"8 path=\n").unwrap();
@@ -139,7 +140,15 @@ mod tests {
 
     #[test]
     fn records_of_wrong_lengths_are_refused() {
-        for wrong in [&b"9 path=ab\n"[..], b"8 path=a\n", b"99 path=a\n", b"path=a\n", b"0 \n", b"3 \n", b"-9 path=a\n"] {
+        for wrong in [
+            &b"9 path=ab\n"[..],
+            b"8 path=a\n",
+            b"99 path=a\n",
+            b"path=a\n",
+            b"0 \n",
+            b"3 \n",
+            b"-9 path=a\n",
+        ] {
             assert!(Extended::default().add(wrong).is_err(), "{wrong:?}");
         }
     }

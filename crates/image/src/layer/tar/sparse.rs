@@ -133,7 +133,11 @@ pub(super) fn check(map: &[Segment], size: u64, stored: u64) -> Result<(), &'sta
         if segment.offset < end {
             return Err("a sparse file's pieces overlap");
         }
-        end = segment.offset.checked_add(segment.length).filter(|end| *end <= size).ok_or("a sparse file's piece lies beyond its end")?;
+        end = segment
+            .offset
+            .checked_add(segment.length)
+            .filter(|end| *end <= size)
+            .ok_or("a sparse file's piece lies beyond its end")?;
         sum += segment.length;
     }
     if sum == stored { Ok(()) } else { Err("a sparse file's pieces are not what is stored") }
