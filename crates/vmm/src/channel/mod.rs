@@ -134,3 +134,6 @@ impl Channel {
         self.owner.shared.ended().await
     }
 }
+
+#[cfg(test)]
+mod tests;

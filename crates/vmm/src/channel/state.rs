@@ -16,6 +16,11 @@ use super::pump::Inbox;
 /// to throughput (the socket's own buffer is smaller), less does.
 pub(super) const QUEUE_LIMIT: usize = 256 * 1024;
 
+/// Bytes in the queue from which on the guest is not listened to. Streams stop well below it, so
+/// what fills the rest are answers that the guest provokes and does not read. (If data alone could
+/// stop us from reading, two sides that both wait for the other to read would wait for ever.)
+const ANSWER_LIMIT: usize = 2 * QUEUE_LIMIT;
+
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -128,9 +133,9 @@ impl Shared {
         std::mem::swap(&mut state.queue, batch);
     }
 
-    /// Waits until the queue is below its limit.
+    /// Waits until there is room for the answers to what is read next.
     pub(super) async fn room_to_answer(&self) {
-        while self.lock().full() {
+        while self.lock().queue.len() >= ANSWER_LIMIT {
             self.room.notified().await;
         }
     }
@@ -192,9 +197,15 @@ impl Shared {
 }
 
 impl State {
-    /// Whether the queue is over its limit.
+    /// Whether streams have to wait.
     pub(super) fn full(&self) -> bool {
         self.queue.len() >= QUEUE_LIMIT
+    }
+
+    /// Bytes in the queue.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     pub(super) fn alive(&self) -> Result<(), ChannelError> {
