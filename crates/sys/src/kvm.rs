@@ -303,3 +303,31 @@ fn descriptor(fd: libc::c_int) -> OwnedFd {
     // SAFETY: a new descriptor from an ioctl that creates one.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever this host is: an answer, soon, with a reason if it is no.
+    #[test]
+    fn the_probe_answers_soon_and_judges_by_speed() {
+        let start = Instant::now();
+        match probe() {
+            Ok(mloops) => assert!(mloops >= LEAST_MLOOPS),
+            Err(why) => assert!(!why.to_string().is_empty()),
+        }
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+
+    /// A `/dev/kvm` that opens is measured, not trusted: CPUs without the flag have some, too.
+    #[test]
+    fn a_device_without_the_cpu_flag_is_still_measured_in_bounded_time() {
+        let Ok(device) = OpenOptions::new().read(true).write(true).open("/dev/kvm") else { return };
+        let start = Instant::now();
+        match Guest::new(&device).and_then(|guest| guest.speed()) {
+            Ok(mloops) => assert!(cpu_virtualizes() || mloops < LEAST_MLOOPS, "{mloops}"),
+            Err(why) => assert!(matches!(why, KvmUnusable::Broken { .. })),
+        }
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+}

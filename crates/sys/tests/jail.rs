@@ -1,0 +1,173 @@
+//! What a jailed process can still do, tried by shells inside the jail.
+
+use std::fs::File;
+use std::io::{PipeReader, Read};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use sys::jail::{Jail, Standing, Wall};
+use sys::process::{Command, Process, SpawnError, Status};
+
+const SYSTEM: [&str; 5] = ["/usr/bin", "/usr/lib", "/bin", "/lib", "/lib64"];
+
+fn jail() -> Jail {
+    Jail {
+        readable: SYSTEM.iter().map(PathBuf::from).collect(),
+        devices: vec![PathBuf::from("/dev/null")],
+        groups: Vec::new(),
+        address_space: 1 << 30,
+        file_size: 1 << 20,
+        open_files: 32,
+    }
+}
+
+struct Shell {
+    process: Process,
+    output: PipeReader,
+    status: mpsc::Receiver<Status>,
+}
+
+fn bash(script: &str, jail: Jail) -> Shell {
+    let (output, writer) = std::io::pipe().unwrap();
+    let nothing = File::open("/dev/null").unwrap();
+    let descriptors: Vec<OwnedFd> = vec![nothing.into(), writer.try_clone().unwrap().into(), writer.into()];
+    let args = vec!["-c".into(), script.into()];
+    let (ended, status) = mpsc::channel();
+    let command = Command { program: "/bin/bash".into(), args, descriptors, jail };
+    let process = command.spawn(move |status| ended.send(status).unwrap_or_default()).unwrap();
+    Shell { process, output, status }
+}
+
+/// Runs a script in the jail, and returns all it printed.
+fn inside(script: &str, jail: Jail) -> String {
+    let mut shell = bash(script, jail);
+    let mut output = String::new();
+    shell.output.read_to_string(&mut output).unwrap();
+    output
+}
+
+#[test]
+fn every_wall_is_reported_and_stands() {
+    let shell = bash("sleep 10", jail());
+    for wall in [
+        Wall::DiesWithOwner,
+        Wall::NoPrivileges,
+        Wall::SystemCalls,
+        Wall::NothingInherited,
+        Wall::Limits,
+        Wall::Identity,
+        Wall::Namespaces,
+        Wall::Files,
+    ] {
+        let mut layers = shell.process.layers().iter().filter(|layer| layer.wall == wall);
+        let standing = &layers.next().unwrap_or_else(|| panic!("{wall:?} is missing")).standing;
+        assert!(layers.next().is_none(), "{wall:?} is there twice");
+        // Where a wall cannot be had, the other tests here would say nothing about it.
+        let enough = [Standing::Holds, Standing::Partial];
+        assert!(enough.contains(standing), "{wall:?}: {standing:?}; run this on a host that has it");
+    }
+}
+
+#[test]
+fn a_jailed_process_reads_and_writes_no_files_of_the_host() {
+    let secret = std::env::temp_dir().join(format!("jail-test-{}", std::process::id()));
+    std::fs::write(&secret, "hidden").unwrap();
+    let path = secret.to_str().unwrap();
+    let output = inside(
+        &format!(
+            "cat /etc/passwd; cat {path}; echo x > {path}; echo x > /tmp/jail-was-here; ls /home; ls /etc; \
+             mkdir /tmp/jail-was-here; cat /proc/1/environ; echo done"
+        ),
+        jail(),
+    );
+    assert!(output.ends_with("done\n"), "{output}");
+    assert!(!output.contains("root:") && !output.contains("hidden"), "{output}");
+    assert_eq!(output.matches("ermission denied").count(), 8, "{output}");
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "hidden");
+    std::fs::remove_file(secret).unwrap();
+}
+
+#[test]
+fn a_jailed_process_has_no_network_and_no_sockets_at_all() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let output = inside(&format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo connected; echo done"), jail());
+    assert!(output.contains("Operation not permitted") && !output.contains("connected"), "{output}");
+    let unix = "perl -e 'socket(S, 1, 1, 0) ? print \"open\" : print \"$!\"'";
+    assert_eq!(inside(unix, jail()), "Operation not permitted");
+}
+
+#[test]
+fn a_jailed_process_inherits_nothing() {
+    let leaked = File::open("/etc/hostname").unwrap();
+    // Without close-on-exec, as careless code leaves descriptors.
+    rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).unwrap();
+    let script = "env; echo \"cwd $PWD\"; ulimit -c; ulimit -n; umask; \
+                  perl -MPOSIX -e 'for (3..31) { my $f = dup($_); $f && print(\"open $_\\n\") && close $f }'; echo done";
+    let output = inside(script, jail());
+    let variables: Vec<&str> = output.lines().take_while(|line| !line.starts_with("cwd")).collect();
+    // What bash makes itself.
+    let own = |line: &str| ["PWD=", "SHLVL=", "_="].iter().any(|own| line.starts_with(own));
+    assert!(variables.into_iter().all(own), "{output}");
+    assert!(output.ends_with("cwd /\n0\n32\n0077\ndone\n"), "{output}");
+}
+
+#[test]
+fn a_jailed_process_has_no_privileges_and_gets_none() {
+    let mut jail = jail();
+    jail.readable.push("/proc".into());
+    let script = "id -u; while read -r line; do echo \"$line\"; done < /proc/self/status; \
+                  mount -t tmpfs x /mnt || unshare -n true || echo denied";
+    let output = inside(script, jail);
+    assert!(!output.starts_with("0\n"), "not root: {output}");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        let none = format!("{set}:\t0000000000000000");
+        assert!(output.contains(&none), "{none} in {output}");
+    }
+    assert!(output.contains("NoNewPrivs:\t1") && output.contains("Seccomp:\t2"), "{output}");
+    assert!(output.ends_with("denied\n"), "{output}");
+}
+
+#[test]
+fn a_jailed_process_is_alone() {
+    let ours = std::process::id();
+    let output = inside(&format!("echo $$; kill -0 {ours} && echo reached; echo done"), jail());
+    assert!(output.starts_with("1\n"), "the first of its own PID namespace: {output}");
+    assert!(output.ends_with("done\n") && !output.contains("reached"), "{output}");
+}
+
+#[test]
+fn a_jailed_process_cannot_take_more_memory_than_it_was_given() {
+    let output = inside("x=$(head -c 1200000000 /dev/zero | tr '\\0' x); echo \"got ${#x}\"", jail());
+    assert!(!output.contains("got 1200000000"), "{output}");
+}
+
+#[test]
+fn ended_processes_are_reaped_and_dropped_ones_killed() {
+    let shell = bash("exit 7", jail());
+    assert_eq!(shell.status.recv_timeout(Duration::from_secs(10)), Ok(Status::Code(7)));
+    shell.process.kill();
+    let shell = bash("sleep 1000", jail());
+    let folder = PathBuf::from(format!("/proc/{}", shell.process.pid()));
+    assert!(folder.exists());
+    drop(shell.process);
+    assert!(!folder.exists(), "not even a zombie is left");
+    assert_eq!(shell.status.recv(), Ok(Status::Signal(9)));
+}
+
+#[test]
+fn what_cannot_be_executed_is_an_error() {
+    let spawn = |program: &str, args: &[&str]| {
+        let args = args.iter().map(Into::into).collect();
+        let command = Command { program: program.into(), args, descriptors: Vec::new(), jail: jail() };
+        command.spawn(|_| ()).map(|_| ()).unwrap_err()
+    };
+    let error =
+        |kind| move |error: &SpawnError| matches!(error, SpawnError::Exec(_, error) if error.kind() == kind);
+    assert!(error(std::io::ErrorKind::NotFound)(&spawn("/usr/bin/no-such-program", &[])));
+    let outside = std::env::current_exe().unwrap();
+    assert!(error(std::io::ErrorKind::PermissionDenied)(&spawn(outside.to_str().unwrap(), &[])));
+    assert!(matches!(spawn("/bin/true", &["a\0b"]), SpawnError::Argument(_)));
+}
