@@ -118,3 +118,65 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         Ok(message?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    async fn line(qemu: &mut DuplexStream) -> String {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            line.push(qemu.read_u8().await.unwrap());
+        }
+        String::from_utf8(line).unwrap()
+    }
+
+    const GREETING: &[u8] =
+        b"{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n";
+
+    #[tokio::test]
+    async fn quit_waits_for_the_handshake_and_events_may_come_in_between() {
+        let (mut qemu, ours) = duplex(4096);
+        let quit = Notify::new();
+        quit.notify_one();
+        let fake = async {
+            qemu.write_all(GREETING).await.unwrap();
+            assert_eq!(line(&mut qemu).await, "{\"execute\":\"qmp_capabilities\"}\n");
+            qemu.write_all(b"{\"timestamp\": {}, \"event\": \"RESUME\"}\r\n{\"return\": {}}\r\n")
+                .await
+                .unwrap();
+            assert_eq!(line(&mut qemu).await, "{\"execute\":\"quit\"}\n");
+            qemu.write_all(b"{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": false}}\r\n{\"ret")
+                .await
+                .unwrap();
+            drop(qemu);
+        };
+        let (end, ()) = tokio::join!(timeout(Duration::from_secs(10), monitor(ours, &quit)), fake);
+        assert!(matches!(end, Ok(QmpError::Closed)), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn a_monitor_in_the_guests_hands_is_given_up() {
+        let hostile: [(&[u8], fn(&QmpError) -> bool); 5] = [
+            (b"garbage\n", |error| matches!(error, QmpError::Malformed(_))),
+            (b"{\"event\": 7}\n", |error| matches!(error, QmpError::Malformed(_))),
+            (b"{\"error\": {\"class\": \"x\", \"desc\": \"no\"}}\n", |error| {
+                matches!(error, QmpError::Refused(_))
+            }),
+            (&[b'x'; MAX_LINE as usize + 1], |error| matches!(error, QmpError::TooLong)),
+            (b"", |error| matches!(error, QmpError::Closed)),
+        ];
+        for (bytes, expected) in hostile {
+            let (mut qemu, ours) = duplex(128 * 1024);
+            qemu.write_all(bytes).await.unwrap();
+            drop(qemu);
+            let end = timeout(Duration::from_secs(10), monitor(ours, &Notify::new())).await.unwrap();
+            assert!(expected(&end), "{end:?}");
+        }
+    }
+}
