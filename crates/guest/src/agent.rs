@@ -84,10 +84,9 @@ impl Agent {
     }
 
     fn handle(&self, stream: Stream) {
-        match self.try_handle(stream) {
-            Err(StreamError::Message(error)) => eprintln!("matchlock: request: {error}"),
-            // The host has lost interest, which it may.
-            Ok(()) | Err(_) => {}
+        // Every other error is the host's loss of interest, which it may have.
+        if let Err(StreamError::Message(error)) = self.try_handle(stream) {
+            eprintln!("matchlock: request: {error}");
         }
     }
 

@@ -77,6 +77,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// has one thread.
 pub(crate) fn run() -> Result<Infallible, BootError> {
     system::mount_own_file_systems()?;
+    system::expedite()?;
     cgroups::create()?;
     system::guard_process()?;
     let spawner = spawner::start()?;

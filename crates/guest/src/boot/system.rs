@@ -23,6 +23,13 @@ pub(super) fn mount_own_file_systems() -> Result<(), BootError> {
     Ok(())
 }
 
+/// Makes the kernel wait actively where it would wait for a clock tick or two: moving processes between
+/// control groups, mounting and unmounting then take a tenth of the time.
+pub(super) fn expedite() -> Result<(), BootError> {
+    fs::write("/sys/kernel/rcu_expedited", "1")
+        .map_err(|error| BootError::step("expedite the kernel's grace periods", error))
+}
+
 /// Sets what the agent and, through inheritance, every command lives with.
 pub(super) fn guard_process() -> Result<(), BootError> {
     umask(Mode::from_raw_mode(0o022));

@@ -14,7 +14,7 @@ fn decide(filter: &BpfProgram, call: c_long, arguments: [u64; 6]) -> u32 {
 
     let (mut accumulator, mut at) = (0, 0);
     loop {
-        let step = filter[at];
+        let step = &filter[at];
         at += 1;
         let jump = |taken: bool| usize::from(if taken { step.jt } else { step.jf });
         match step.code {
