@@ -317,10 +317,10 @@ mod tests {
             let mut to_host = VecDeque::new();
             let (mut sent, mut read, mut buffered) = (0usize, 0usize, 0usize);
             let deliver = |wire: &mut VecDeque<Header>, mux: &mut Mux, buffered: &mut usize| -> Result<(), TestCaseError> {
-                if let Some(header) = wire.pop_front() {
-                    if let Event::Data { length, .. } = mux.receive(header).unwrap() {
-                        *buffered += length as usize;
-                    }
+                if let Some(header) = wire.pop_front()
+                    && let Event::Data { length, .. } = mux.receive(header).unwrap()
+                {
+                    *buffered += length as usize;
                 }
                 prop_assert!(*buffered <= WINDOW as usize);
                 Ok(())
