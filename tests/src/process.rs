@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
+pub use rustix::process::{Pid, Signal};
+use rustix::process::{PidfdFlags, kill_process, kill_process_group, pidfd_open};
 
 /// How a process ended, and what it wrote.
 #[derive(Debug, Clone)]

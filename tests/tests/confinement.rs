@@ -50,7 +50,8 @@ fn the_kernel_cannot_be_changed_from_inside() {
         "ls /dev/vport*",
         "reboot -f",
         "swapoff -a",
-        "date -s 2001-01-01",
+        // busybox exits with 0 whatever came of it
+        "date -s 2001-01-01; date | grep 2001",
         "hostname other",
         "chroot /proc/1/root ls /init",
         "nsenter -t 1 -m true",

@@ -121,7 +121,7 @@ pub(crate) struct Args {
     timings: Option<TimingsFormat>,
 
     /// The command and its arguments; the image's own by default.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
