@@ -3,7 +3,7 @@
 //! is accepted.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -121,53 +121,32 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// Digests and counts what passes, read or written.
+/// Digests what is read through it, if anybody wants to know.
 #[derive(Debug)]
-pub struct Digesting<T> {
-    inner: T,
-    hash: Sha256,
-    count: u64,
+pub(crate) struct Digesting<R> {
+    inner: R,
+    hash: Option<Sha256>,
 }
 
-impl<T> Digesting<T> {
-    /// Starts at nothing seen.
-    pub fn new(inner: T) -> Self {
-        Self { inner, hash: Sha256::new(), count: 0 }
+impl<R> Digesting<R> {
+    /// Starts at nothing read.
+    pub(crate) fn new(inner: R, wanted: bool) -> Self {
+        Self { inner, hash: wanted.then(Sha256::new) }
     }
 
-    /// Bytes seen so far.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// The digest of all bytes seen.
-    pub fn finish(self) -> Digest {
-        Digest(self.hash.finalize().into())
-    }
-
-    fn pass(&mut self, bytes: &[u8]) {
-        self.hash.update(bytes);
-        self.count += bytes.len() as u64;
+    /// The digest of all bytes read, if it was wanted.
+    pub(crate) fn finish(self) -> Option<Digest> {
+        self.hash.map(|hash| Digest(hash.finalize().into()))
     }
 }
 
 impl<R: Read> Read for Digesting<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.pass(&buffer[..count]);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&buffer[..count]);
+        }
         Ok(count)
-    }
-}
-
-impl<W: Write> Write for Digesting<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.pass(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 
@@ -181,10 +160,11 @@ mod tests {
     fn text_and_bytes_agree() {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         assert_eq!(EMPTY.parse(), Ok(Digest::of(b"")));
-        let mut seen = Digesting::new(Vec::new());
-        seen.write_all(b"ab").unwrap();
-        seen.write_all(b"c").unwrap();
-        assert_eq!((seen.count(), seen.finish()), (3, Digest::of(b"abc")));
+        for wanted in [true, false] {
+            let mut seen = Digesting::new(b"abc".as_slice(), wanted);
+            io::copy(&mut seen, &mut io::sink()).unwrap();
+            assert_eq!(seen.finish(), wanted.then(|| Digest::of(b"abc")));
+        }
     }
 
     #[test]

@@ -198,9 +198,9 @@ fn a_cancelled_import_leaves_nothing() {
     let cancel = Cancel::default();
     cancel.cancel();
     let layout = folder.path().join("layout");
-    Example::new(&[noise("a", 4 << 20)], Compression::Plain).write_layout(&layout, "it");
+    Example::new(&[noise("a", 2 << 20)], Compression::Plain).write_layout(&layout, "it");
     let archive = compress(&tar_folder(&layout), Compression::Gzip);
-    let root = noise("etc/a", 4 << 20);
+    let root = noise("etc/a", 2 << 20);
     for input in [
         Input::Path(layout),
         Input::Stream(Box::new(Cursor::new(archive))),
@@ -220,7 +220,7 @@ fn a_killed_import_leaves_nothing() {
     let layout = folder.path().join("layout");
     Example::new(&[noise("a", 1 << 20)], Compression::Plain).write_layout(&layout, "it");
     // One that streams, one that is kept first; neither gets its end.
-    for start in [noise("etc/a", 4 << 20), tar_folder(&layout)] {
+    for start in [noise("etc/a", 2 << 20), tar_folder(&layout)] {
         let mut command = child::command("import", &store, "-");
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut input = process.stdin.take().unwrap();
@@ -238,9 +238,9 @@ fn a_killed_import_leaves_nothing() {
 fn a_full_disk_is_told_and_nothing_is_left() {
     let folder = folder();
     let root = folder.path().join("root.tar");
-    fs::write(&root, noise("etc/a", 8 << 20)).unwrap();
+    fs::write(&root, noise("etc/a", 3 << 20)).unwrap();
     let layout = folder.path().join("layout");
-    Example::new(&[noise("a", 8 << 20)], Compression::Plain).write_layout(&layout, "it");
+    Example::new(&[noise("a", 3 << 20)], Compression::Plain).write_layout(&layout, "it");
     let archive = folder.path().join("archive.tar.gz");
     fs::write(&archive, compress(&tar_folder(&layout), Compression::Gzip)).unwrap();
     let small = folder.path().join("small");
@@ -248,7 +248,7 @@ fn a_full_disk_is_told_and_nothing_is_left() {
     for input in [root, layout, archive] {
         let job = child::command("import", &small.join("store"), input.to_str().unwrap());
         let mut command = std::process::Command::new("unshare");
-        let script = "mount -t tmpfs -o size=4m small \"$0\" && \"$@\"; status=$?; \
+        let script = "mount -t tmpfs -o size=2m small \"$0\" && \"$@\"; status=$?; \
                       find \"$0\"/store -type f ! -path '*/claims/*' ! -name lock >&2; exit $status";
         command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(&small);
         command.arg(job.get_program()).args(job.get_args());

@@ -20,7 +20,7 @@ use crate::server::{Reply, Request, Server, serve};
 
 /// An image whose only layer is larger than any buffer on the way.
 fn large() -> Example {
-    Example::new(&[noise("noise", 3 << 20)], Compression::Gzip)
+    Example::new(&[noise("noise", 1 << 20)], Compression::Plain)
 }
 
 /// Whether a request is for the (first) layer.
@@ -52,7 +52,7 @@ async fn a_broken_download_goes_on_where_it_broke() {
     let image = example.clone();
     let length = example.layers[0].bytes.len();
     let server = Server::registry(&example, move |request, before| {
-        let cut = [1_000_000, 700_000].get(before).copied();
+        let cut = [400_000, 300_000].get(before).copied();
         cut.filter(|_| is_layer(&image, request)).map(|cut| serve(&image, request).cut(cut))
     });
     let folder = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ async fn a_broken_download_goes_on_where_it_broke() {
         .collect();
     assert_eq!(starts.len(), 3);
     assert!(
-        starts[0] == 0 && starts[1] > 500_000 && starts[2] > starts[1] && starts[2] < length,
+        starts[0] == 0 && starts[1] > 200_000 && starts[2] > starts[1] && starts[2] < length,
         "{starts:?}"
     );
 }
@@ -79,7 +79,7 @@ async fn a_server_that_cannot_resume_starts_anew() {
             let whole = Reply::blob(&image.layers[0]);
             match (is_layer(&image, request), before, status) {
                 (false, ..) => None,
-                (true, 0, _) => Some(whole.cut(1_000_000)),
+                (true, 0, _) => Some(whole.cut(400_000)),
                 (true, 1, 416) => Some(Reply::new(416, "")),
                 // It says that it continues, but from the start.
                 (true, 1, 206) => {
@@ -326,14 +326,14 @@ async fn a_dropped_pull_leaves_nothing_and_stops_nobody() {
     let image = example.clone();
     let server = Server::registry(&example, move |request, before| {
         (is_layer(&image, request) && before == 0)
-            .then(|| Reply::blob(&image.layers[0]).stall(1_000_000, Duration::from_secs(30)))
+            .then(|| Reply::blob(&image.layers[0]).stall(400_000, Duration::from_secs(30)))
     });
     let folder = tempfile::tempdir().unwrap();
     let reference = format!("{}/app:1", server.host());
     let under_way = Arc::new(Notify::new());
     let heard = under_way.clone();
     let listener = move |event| {
-        if matches!(event, Event::Downloading { done: 500_000.., .. }) {
+        if matches!(event, Event::Downloading { done: 200_000.., .. }) {
             heard.notify_one();
         }
     };
