@@ -1,7 +1,9 @@
 //! The real registry, Docker's `distribution`, on a free port, and `skopeo` to fill it.
 
+use std::env;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -50,7 +52,7 @@ impl Registry {
                 storage.display()
             );
             fs::write(&config, text).unwrap();
-            let mut process = Command::new("docker-registry")
+            let mut process = Command::new(program())
                 .arg("serve")
                 .arg(&config)
                 .stdout(Stdio::null())
@@ -99,6 +101,16 @@ impl Drop for Registry {
     }
 }
 
+/// The registry's program: in `PATH`, or where `scripts/setup --dev` puts it.
+fn program() -> PathBuf {
+    let name = "docker-registry";
+    let cache = env::var_os("MATCHLOCK_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache/matchlock")));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(cache.map(|cache| cache.join("tools/bin")));
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file()).unwrap_or_else(|| name.into())
+}
+
 fn answers(process: &mut Child, port: u16) -> bool {
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(20) {
@@ -115,10 +127,9 @@ fn answers(process: &mut Child, port: u16) -> bool {
 
 /// What a program prints; a program that is missing fails the test and says what to install.
 pub(crate) fn output(program: &str, arguments: &[&str], package: &str) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}; install the package {package}"));
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| {
+        panic!("{program}: {error}; run scripts/setup --dev, or install the package {package}")
+    });
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
