@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,9 +15,15 @@ use crate::server::{Reply, Request, Server};
 pub(crate) const SERVICE: &str = "the registry";
 pub(crate) const ISSUER: &str = "the tests";
 
-/// A key with its self-signed certificate, which the registry trusts.
+/// A key with its self-signed certificate, which the registry trusts. Must outlive its server.
 pub(crate) struct Issuer {
     folder: TempDir,
+}
+
+/// What it takes to issue tokens.
+struct Files {
+    key: PathBuf,
+    certificate: PathBuf,
 }
 
 impl Issuer {
@@ -32,14 +38,32 @@ impl Issuer {
         Self { folder }
     }
 
-    pub(crate) fn certificate(&self) -> std::path::PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.folder.path().join("certificate.pem")
     }
 
+    /// A server that gives anybody with the right password a token for what is asked for, and
+    /// anybody without one a token that is good for nothing.
+    pub(crate) fn serve(&self, authorization: String) -> Server {
+        let files = Files { key: self.folder.path().join("key.pem"), certificate: self.certificate() };
+        Server::start(move |request, _| {
+            let known = request.header("authorization") == Some(&authorization);
+            if request.header("authorization").is_some() && !known {
+                return Reply::new(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#);
+            }
+            let (repository, actions) = scope(request);
+            let actions: Vec<&str> = if known { actions.split(',').collect() } else { Vec::new() };
+            let token = files.token(&repository, &actions);
+            Reply::new(200, json!({"token": token, "expires_in": 300}).to_string())
+        })
+    }
+}
+
+impl Files {
     /// A token that lets its bearer do `actions` with a repository.
     fn token(&self, repository: &str, actions: &[&str]) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let pem = fs::read_to_string(self.certificate()).unwrap();
+        let pem = fs::read_to_string(&self.certificate).unwrap();
         let x5c: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
         let head = json!({"typ": "JWT", "alg": "RS256", "x5c": [x5c]});
         let claims = json!({
@@ -49,23 +73,8 @@ impl Issuer {
         });
         let part = |value: &Value| base64url(value.to_string().as_bytes());
         let signed = format!("{}.{}", part(&head), part(&claims));
-        let signature = sign(&self.folder.path().join("key.pem"), signed.as_bytes());
+        let signature = sign(&self.key, signed.as_bytes());
         format!("{signed}.{}", base64url(&signature))
-    }
-
-    /// A server that gives anybody with the right password a token for what is asked for, and
-    /// anybody without one a token that is good for nothing.
-    pub(crate) fn serve(self, authorization: String) -> Server {
-        Server::start(move |request, _| {
-            let known = request.header("authorization") == Some(&authorization);
-            if request.header("authorization").is_some() && !known {
-                return Reply::new(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#);
-            }
-            let (repository, actions) = scope(request);
-            let actions: Vec<&str> = if known { actions.split(',').collect() } else { Vec::new() };
-            let token = self.token(&repository, &actions);
-            Reply::new(200, json!({"token": token, "expires_in": 300}).to_string())
-        })
     }
 }
 
