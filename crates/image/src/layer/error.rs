@@ -28,8 +28,8 @@ pub enum LayerError {
     /// There was nothing to merge.
     #[error("an image without layers has no root directory")]
     NoLayers,
-    /// The compressed stream is damaged or cut short.
-    #[error("the layer's {compression} stream is damaged or cut short")]
+    /// The compressed stream is damaged, cut short or wants too much memory.
+    #[error("the layer's {compression} stream cannot be decompressed")]
     Decompress {
         /// `gzip` or `zstd`.
         compression: &'static str,
@@ -161,6 +161,9 @@ impl Explain for LayerError {
         let hint = match self {
             Self::Image { source, .. } => return source.hint(),
             Self::Write(WriteError::Io(_)) => "check the free space of the image cache",
+            Self::Decompress { compression: "zstd", .. } => {
+                "fetch or save the image again, whole; zstd layers may have windows of at most 32 MiB"
+            }
             Self::Decompress { .. } | Self::Truncated(_) => "fetch or save the image again, whole",
             Self::Compression(_) => "recompress it with gzip or zstd, or give it uncompressed",
             Self::Path { .. } | Self::Beneath { .. } | Self::HardLink { .. } => {

@@ -3,8 +3,8 @@
 /// Limits of one conversion or merge. Reaching one is an error of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries of the tar stream, or of the merged image. Bounds time; large real layers have
-    /// some 200,000.
+    /// Entries of the tar stream. Bounds time; large real layers have some 200,000. A merged image
+    /// may have twice as many for each of its layers, since directories need not be entries.
     pub entries: u64,
     /// Bytes of the uncompressed tar stream, and likewise of the image with its holes: stops
     /// compression bombs and sparse files that are nothing but size.

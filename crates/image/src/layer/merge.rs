@@ -33,7 +33,7 @@ pub struct Merged {
 /// whiteouts nor opaque directories left. After an error `out` holds no valid image; its removal,
 /// like `fsync`, is the caller's.
 ///
-/// `progress` hears how many bytes of content were copied so far, about once per MiB, and stops
+/// `progress` hears how many bytes of content and names were copied so far, about once per MiB, and stops
 /// the merge by `ControlFlow::Break`.
 ///
 /// # Errors
@@ -59,6 +59,7 @@ pub fn merge(
         copied: 0,
         told: 0,
         entries: 0,
+        most_entries: limits.entries.saturating_mul(2 * layers.len() as u64),
         room: limits.metadata_bytes,
         linked: HashMap::new(),
         buffer: vec![0; COPY],
@@ -153,6 +154,7 @@ struct Merge<'a, 'f> {
     copied: u64,
     told: u64,
     entries: u64,
+    most_entries: u64,
     /// Memory left for the listings on the way to where the walk is, and for the hard links.
     room: u64,
     /// Where files with several names have gone, and how many names there are so far.
@@ -188,6 +190,7 @@ impl Merge<'_, '_> {
             return Err(fault(*top)(ImageError::Directory(inode.nid)));
         }
         let mut listing = self.list(stack)?;
+        self.tell(listing.memory())?;
         let mut xattrs = self.xattrs(*top, inode)?;
         xattrs.clear_opaque();
         let node = Node { attributes: inode.attributes, xattrs: &xattrs };
@@ -244,8 +247,8 @@ impl Merge<'_, '_> {
         }
         self.room += ((listing.found.len() - kept) * size_of::<Found>()) as u64;
         listing.found.truncate(kept);
-        if self.entries > self.limits.entries {
-            return Err(LayerError::TooManyEntries(self.limits.entries));
+        if self.entries > self.most_entries {
+            return Err(LayerError::TooManyEntries(self.most_entries));
         }
         Ok(listing)
     }
@@ -316,14 +319,14 @@ impl Merge<'_, '_> {
             let read = self.images[layer].read_at(inode, &mut self.buffer, offset).map_err(fault(layer))?;
             self.writer.append(&mut content, &self.buffer[..read])?;
             offset += read as u64;
-            self.tell(read)?;
+            self.tell(read as u64)?;
         }
         Ok(content.nid())
     }
 
-    /// Counts what was copied, and tells the caller of it every now and then.
-    fn tell(&mut self, copied: usize) -> Result<(), LayerError> {
-        self.copied += copied as u64;
+    /// Counts bytes copied, and tells the caller of it every now and then.
+    fn tell(&mut self, copied: u64) -> Result<(), LayerError> {
+        self.copied += copied;
         if self.copied - self.told < PROGRESS {
             return Ok(());
         }

@@ -96,13 +96,13 @@ fn the_same_layers_merge_to_the_same_bytes() {
 
 #[test]
 fn limits_and_cancelling_stop_a_merge() {
-    let layers = [converted(&[Item::file("a", vec![1; 3 << 20]), Item::file("b", "")])];
+    let layers = [converted(&[Item::file("a", vec![1; 3 << 20]), Item::file("b", ""), Item::file("c", "")])];
     let files = layers.each_ref().map(|layer| layer.file.reopen().unwrap());
     let attempt = |limits: &Limits, answer| {
         merge(&files, &mut tempfile::tempfile().unwrap(), limits, &mut |_| answer).unwrap_err()
     };
     let few = Limits { entries: 1, ..Limits::default() };
-    assert!(matches!(attempt(&few, ControlFlow::Continue(())), LayerError::TooManyEntries(1)));
+    assert!(matches!(attempt(&few, ControlFlow::Continue(())), LayerError::TooManyEntries(2)));
     let little = Limits { metadata_bytes: 30, ..Limits::default() };
     assert!(matches!(attempt(&little, ControlFlow::Continue(())), LayerError::TooMuchMetadata(30)));
     let small = Limits { expanded_bytes: 1 << 20, ..Limits::default() };

@@ -143,7 +143,7 @@ impl<'p, R: Read> Archive<'p, R> {
 
     fn long_name(&mut self, size: u64, room: &mut u64) -> Result<Vec<u8>, LayerError> {
         let mut name = self.extended(size, room)?;
-        if name.last() == Some(&0) {
+        while name.last() == Some(&0) {
             name.pop();
         }
         Ok(name)
