@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use harness::Matchlock;
 use harness::cache::BUSYBOX;
+use harness::process::Signal;
 
 use super::report::{Report, Row};
 
@@ -25,7 +26,8 @@ pub(crate) fn measure(matchlock: &Matchlock, report: &mut Report) -> Result<()> 
         vmm += resident_kib(&child)?;
     }
     report.add(Row::memory("memory of its VMM, the guest's own pages included", vmm, "–"));
-    drop(running);
+    running.signal(Signal::TERM);
+    let _ = running.wait();
     matchlock.assert_nothing_left();
     Ok(())
 }

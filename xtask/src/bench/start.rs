@@ -24,6 +24,13 @@ struct Stage {
     took_us: u64,
 }
 
+/// A kernel of `kernel ls --json`.
+#[derive(Deserialize)]
+struct Kernel {
+    path: PathBuf,
+    default: bool,
+}
+
 pub(crate) fn measure(matchlock: &Matchlock, report: &mut Report) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let initramfs = rebooting_initramfs(directory.path())?;
@@ -63,9 +70,9 @@ fn kernel(matchlock: &Matchlock) -> Result<PathBuf> {
         return Ok(path.into());
     }
     let list = matchlock.run(&["kernel", "ls", "--json"]).success();
-    let kernels: serde_json::Value = serde_json::from_slice(&list.stdout)?;
-    let path = kernels[0]["path"].as_str().context("`matchlock kernel ls --json` lists no kernel")?;
-    Ok(path.into())
+    let kernels: Vec<Kernel> = serde_json::from_slice(&list.stdout)?;
+    let default = kernels.into_iter().find(|kernel| kernel.default);
+    Ok(default.context("`matchlock kernel ls --json` lists no default kernel")?.path)
 }
 
 /// An initramfs that holds busybox alone, as `/reboot`.
