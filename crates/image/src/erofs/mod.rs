@@ -5,9 +5,9 @@
 //!
 //! * Block 0 holds the superblock, written last so that an unfinished image is none, and the
 //!   root's inode, since the superblock has 16 bits for its number.
-//! * Everything else is written in the order it becomes known. An inode follows its xattrs'
-//!   and its content's *size*, so inodes of files go out at once, in chunks of blocks between the
-//!   blocks of data, and cost no memory. Directories come when their entries are known.
+//! * Everything else is written in the order it becomes known. The inode of a file needs only the
+//!   *size* of the content that follows, so it goes out at once, in chunks of blocks between the
+//!   blocks of data, and costs no memory. Directories come when their entries are known.
 //! * Inodes are the extended ones: the compact ones have no time of their own.
 //! * Content of at most 2 KiB lies in the block of its inode, other content in blocks of its own
 //!   that can be mapped and read ahead.
