@@ -18,7 +18,17 @@ fn both_versions_are_the_same_line() {
 #[test]
 fn every_command_has_help() {
     let matchlock = Matchlock::without_images();
-    let commands = ["run", "pull", "image", "image import", "kernel", "kernel build", "diagnose", "version", "completions"];
+    let commands = [
+        "run",
+        "pull",
+        "image",
+        "image import",
+        "kernel",
+        "kernel build",
+        "diagnose",
+        "version",
+        "completions",
+    ];
     for command in commands {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let help = matchlock.run(&words).success().stdout_text();
@@ -59,10 +69,20 @@ fn diagnose_boots_a_vm_and_names_what_is_missing_with_its_fix() {
     let (code, all) = findings(&mut matchlock.command(&["diagnose", "--json"]));
     assert_eq!(code, Some(0), "{all:?}");
     let subjects: Vec<_> = all.iter().filter_map(|finding| finding["subject"].as_str()).collect();
-    for subject in ["acceleration", "qemu", "kernel", "test VM", "wall: user namespaces", "image store", "free space for images"] {
+    for subject in [
+        "acceleration",
+        "qemu",
+        "kernel",
+        "test VM",
+        "wall: user namespaces",
+        "image store",
+        "free space for images",
+    ] {
         assert!(subjects.contains(&subject), "{subject} in {subjects:?}");
     }
-    for (variable, value, subject) in [("PATH", "/nonexistent", "qemu"), ("MATCHLOCK_KERNEL", "/nonexistent", "kernel")] {
+    for (variable, value, subject) in
+        [("PATH", "/nonexistent", "qemu"), ("MATCHLOCK_KERNEL", "/nonexistent", "kernel")]
+    {
         let (code, all) = findings(matchlock.command(&["diagnose", "--json"]).env(variable, value));
         assert_eq!(code, Some(1));
         let finding = all.iter().find(|finding| finding["subject"] == subject).unwrap();

@@ -165,9 +165,12 @@ fn host_names_and_name_servers_are_as_asked() {
 #[test]
 fn there_is_no_network_but_loopback() {
     let matchlock = Matchlock::new();
-    let output =
-        sh(&matchlock, &["--no-network"], "ls /sys/class/net; ip addr show lo | grep -q 'inet 127.0.0.1' && echo up")
-            .success();
+    let output = sh(
+        &matchlock,
+        &["--no-network"],
+        "ls /sys/class/net; ip addr show lo | grep -q 'inet 127.0.0.1' && echo up",
+    )
+    .success();
     assert_eq!(output.stdout_text(), "lo\nup\n");
 }
 

@@ -33,7 +33,10 @@ fn resize(session: &PtySession, rows: u16, columns: u16) {
 #[test]
 fn a_shell_has_a_terminal_of_our_size_that_follows_it() {
     let matchlock = Matchlock::new();
-    let mut session = start(&matchlock, &["--", "sh", "-c", "echo ready; read x; tty; stty size; read x; stty size; exit 5"]);
+    let mut session = start(
+        &matchlock,
+        &["--", "sh", "-c", "echo ready; read x; tty; stty size; read x; stty size; exit 5"],
+    );
     session.exp_string("ready").unwrap();
     resize(&session, 40, 100);
     std::thread::sleep(std::time::Duration::from_millis(500));

@@ -67,7 +67,7 @@ impl Progress for Bars {
                 }
             }
             Event::Downloading { diff_id, done, total } => {
-                self.moved(Some(diff_id), "downloading", done, Some(total))
+                self.moved(Some(diff_id), "downloading", done, Some(total));
             }
             Event::Converting { diff_id, done, total } => self.moved(diff_id, "converting", done, total),
             Event::Present { diff_id } => self.finished(diff_id, "present"),

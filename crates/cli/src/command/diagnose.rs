@@ -17,7 +17,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> Outcome {
     let (path, home, cache) = (host::path(), host::home()?, host::cache()?);
     let host = Host { path: &path, home: &home, cache: &cache, kernel: host::kernel() };
     let findings = signals::interruptible(async { Ok(diagnose(&host).await) })?;

@@ -142,11 +142,11 @@ enum TimingsFormat {
     Json,
 }
 
-pub(crate) fn run(args: Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> Outcome {
     let timings = Timings::start();
-    let (spec, command) = meaning(&args)?;
+    let (spec, command) = meaning(args)?;
     let runtime = signals::runtime().map_err(Failure::of_run)?;
-    let outcome = runtime.block_on(in_new_sandbox(&args, &spec, &command, timings));
+    let outcome = runtime.block_on(in_new_sandbox(args, &spec, &command, timings));
     // A thread that reads standard input cannot be joined.
     runtime.shutdown_background();
     outcome.map_err(Failure::of_run)
