@@ -171,7 +171,8 @@ impl Explain for Exit {
 
     fn hint(&self) -> Option<String> {
         let panicked = self.console_tail.contains("Kernel panic - not syncing");
-        panicked.then(|| "the guest kernel panicked; the end of its console says why".to_owned())
+        let panic = "the guest kernel panicked; the end of its console says why";
+        crate::qemu::hint(&self.vmm_stderr).or_else(|| panicked.then(|| panic.to_owned()))
     }
 }
 

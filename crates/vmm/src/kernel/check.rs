@@ -192,3 +192,90 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An ELF file with one segment of notes.
+    fn elf(class: u8, kind: u16, machine: u16, notes: &[u8]) -> Vec<u8> {
+        let mut file = vec![0; EHDR + PHDR];
+        file[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', class, 1]);
+        file[16..18].copy_from_slice(&kind.to_le_bytes());
+        file[18..20].copy_from_slice(&machine.to_le_bytes());
+        file[32] = EHDR as u8;
+        file[54] = PHDR as u8;
+        file[56] = 1;
+        file[EHDR] = PT_NOTE as u8;
+        file[EHDR + 8] = (EHDR + PHDR) as u8;
+        file[EHDR + 32..EHDR + 40].copy_from_slice(&(notes.len() as u64).to_le_bytes());
+        file.extend(notes);
+        file
+    }
+
+    fn note(name: &[u8], kind: u32, description: &[u8]) -> Vec<u8> {
+        let mut note = Vec::new();
+        for field in [name.len() as u32, description.len() as u32, kind] {
+            note.extend(field.to_le_bytes());
+        }
+        for part in [name, description] {
+            note.extend(part);
+            note.resize(note.len().next_multiple_of(4), 0);
+        }
+        note
+    }
+
+    fn checked(content: &[u8]) -> Result<(), InvalidKernel> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        check(file.path()).map(|_| ())
+    }
+
+    #[test]
+    fn a_vmlinux_is_known_by_its_pvh_note() {
+        let pvh = note(b"Xen\0", PHYS32_ENTRY, &[0; 8]);
+        let others = [note(b"GNU\0", 3, &[1; 20]), note(b"Linux\0", 0x100, b"abc"), pvh].concat();
+        checked(&elf(2, ET_EXEC, EM_X86_64, &others)).unwrap();
+        let without = elf(2, ET_EXEC, EM_X86_64, &note(b"GNU\0", PHYS32_ENTRY, &[1; 20]));
+        assert!(matches!(checked(&without), Err(InvalidKernel::NoPvh)));
+    }
+
+    #[test]
+    fn everything_else_is_called_what_it_is() {
+        let at = |at: usize, magic: &[u8]| [&vec![0; at], magic, &[0; 600]].concat();
+        let named = |content: &[u8]| checked(content).unwrap_err().to_string();
+        assert!(named(&at(0x202, b"HdrS")).contains("bzImage"));
+        assert!(named(&at(0x38, b"ARM\x64")).contains("arm64"));
+        assert!(named(b"\x1f\x8b....").contains("gzip"));
+        assert!(named(b"#!/bin/sh\n").contains("not an ELF file"));
+        assert!(named(b"").contains("not an ELF file"));
+        assert!(named(&elf(2, ET_EXEC, 183, &[])).contains("another machine"));
+        assert!(named(&elf(1, ET_EXEC, EM_X86_64, &[])).contains("no executable of 64 bits"));
+        assert!(named(&elf(2, 3, EM_X86_64, &[])).contains("no executable of 64 bits"));
+        assert!(matches!(check(Path::new("/")), Err(InvalidKernel::NotAFile)));
+        assert!(matches!(check(Path::new("/nowhere")), Err(InvalidKernel::Io(_))));
+    }
+
+    proptest! {
+        /// Damaged tables and notes: an error, never a panic and never much memory.
+        #[test]
+        fn damaged_files_are_refused(
+            notes in prop::collection::vec(any::<u8>(), 0..64),
+            changes in prop::collection::vec((0usize..200, any::<u8>()), 1..8),
+            length in 0usize..260,
+        ) {
+            let mut file = elf(2, ET_EXEC, EM_X86_64, &notes);
+            for (at, byte) in changes {
+                if let Some(place) = file.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            file.truncate(length);
+            prop_assert!(checked(&file).is_err() || notes.windows(4).any(|name| name == b"Xen\0"));
+        }
+    }
+}

@@ -9,7 +9,6 @@ use sys::process::SpawnError;
 use thiserror::Error;
 
 use crate::kernel::InvalidKernel;
-use crate::machine::Exit;
 
 /// No machine was started, or it ended at once.
 #[derive(Debug, Error)]
@@ -17,15 +16,6 @@ pub enum QemuError {
     /// The program is not installed.
     #[error("{} was not found in PATH", super::PROGRAM)]
     NotInstalled,
-    /// It cannot say what it is.
-    #[error("{program} does not work", program = .0.display())]
-    Broken(PathBuf, #[source] Box<Exit>),
-    /// The `microvm` machine is missing: older than 4.2, or built without it.
-    #[error("QEMU {version} has no microvm machine")]
-    NoMicrovm {
-        /// As it says itself.
-        version: String,
-    },
     /// The kernel cannot be booted.
     #[error("cannot boot the kernel {path}", path = .path.display())]
     Kernel {
@@ -72,7 +62,7 @@ pub enum QemuError {
 impl Explain for QemuError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NotInstalled | Self::Broken(..) | Self::NoMicrovm { .. } => Kind::HostUnready,
+            Self::NotInstalled => Kind::HostUnready,
             Self::Spawn(SpawnError::Jail(JailError::Path(..))) => Kind::HostUnready,
             Self::Kernel { source, .. } => source.kind(),
             Self::TooLittleMemory { .. } | Self::Vcpus(_) | Self::Serial(_) => Kind::InvalidInput,
@@ -85,8 +75,6 @@ impl Explain for QemuError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NotInstalled => Some(INSTALL.to_owned()),
-            Self::Broken(..) => Some(format!("reinstall QEMU: {INSTALL}")),
-            Self::NoMicrovm { .. } => Some(format!("version 6 or newer is needed: {INSTALL}")),
             Self::Kernel { source, .. } => source.hint(),
             Self::TooLittleMemory { least, .. } => {
                 Some(format!("give it at least {least} MiB (--memory {least})"))
@@ -100,3 +88,30 @@ impl Explain for QemuError {
 const INSTALL: &str = "install it with `apt install qemu-system-x86` (Debian, Ubuntu), \
      `dnf install qemu-system-x86-core` (Fedora), `pacman -S qemu-system-x86` (Arch) or \
      `apk add qemu-system-x86_64` (Alpine)";
+
+/// What to do about a QEMU that gave up, judged by what it wrote to its standard error.
+pub(crate) fn hint(complaint: &str) -> Option<String> {
+    let has = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
+    if has(&["unsupported machine type", "sandbox support is not enabled", "Parameter 'sandbox'"]) {
+        return Some(format!("this QEMU is too old, or built without microvm or seccomp; {INSTALL}"));
+    }
+    if has(&["cannot set up guest memory", "Cannot allocate memory", "failed to allocate"]) {
+        return Some("the host is short of memory: give the VM less (--memory), or end something".to_owned());
+    }
+    has(&["error while loading shared libraries"]).then(|| format!("QEMU is not installed well; {INSTALL}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_qemu_that_gives_up_is_explained() {
+        let old =
+            "qemu-system-x86_64: unsupported machine type\nUse -machine help to list supported machines";
+        assert!(hint(old).unwrap().contains("too old"));
+        let memory = "qemu-system-x86_64: cannot set up guest memory 'microvm.ram': Cannot allocate memory";
+        assert!(hint(memory).unwrap().contains("--memory"));
+        assert_eq!(hint("qemu-system-x86_64: terminating on signal 15"), None);
+    }
+}

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use accelerator::Accelerator;
 pub use error::QemuError;
+pub(crate) use error::hint;
 use launch::Launch;
 
 use crate::machine::{Machine, MachineSpec};
