@@ -172,3 +172,22 @@ fn what_cannot_be_executed_is_an_error() {
     assert!(error(std::io::ErrorKind::PermissionDenied)(&spawn(outside.to_str().unwrap(), &[])));
     assert!(matches!(spawn("/bin/true", &["a\0b"]), SpawnError::Argument(_)));
 }
+
+/// Root drops to nobody, everybody else makes a user namespace: both ways are tried here.
+#[test]
+fn the_walls_stand_for_ordinary_users_too() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("jail-test-as-user-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let copy = folder.join("jail");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid=12345", "--regid=12345", "--clear-groups"])
+        .arg(&copy)
+        .output()
+        .expect("setpriv (util-linux) is needed for this test");
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

@@ -148,8 +148,10 @@ impl Plan {
         if pid == 0 {
             self.run(&argv, identity);
         }
-        let pid =
-            libc::pid_t::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(io::Error::last_os_error)?;
+        if pid < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let pid = libc::pid_t::try_from(pid).ok().and_then(Pid::from_raw).expect("a child has a positive ID");
         // SAFETY: the kernel has just stored a new descriptor there, which nobody else has.
         Ok((pid, unsafe { OwnedFd::from_raw_fd(handle) }))
     }
