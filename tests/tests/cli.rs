@@ -97,12 +97,10 @@ fn without_qemu_or_a_kernel_a_run_says_what_to_do() {
     let matchlock = Matchlock::new();
     let run = ["run", "--image", harness::cache::BUSYBOX, "--", "true"];
     let empty = tempfile::tempdir().unwrap();
-    for (variable, value, hint) in [("PATH", "/nonexistent", "apt install qemu-system-x86")] {
-        let output = matchlock.command(&run).env(variable, value).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(125), "{stderr}");
-        assert!(stderr.contains(hint), "{stderr}");
-    }
+    let output = matchlock.command(&run).env("PATH", "/nonexistent").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("apt install qemu-system-x86"), "{stderr}");
     let mut command = matchlock.command(&run);
     command.env("MATCHLOCK_CACHE", empty.path()).env_remove("MATCHLOCK_KERNEL").env_remove("SANDBOX_KERNEL");
     let output = command.output().unwrap();
