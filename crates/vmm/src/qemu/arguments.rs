@@ -71,7 +71,8 @@ impl Layout<'_> {
     fn kernel_command_line(&self) -> String {
         // `reboot=t`: a triple fault is the only way to end a microvm without ACPI; with
         // `-no-reboot` QEMU ends on it. `panic=-1` does that at once.
-        let mut words = vec!["console=ttyS0 quiet reboot=t panic=-1 acpi=off".to_owned()];
+        // The dummy driver is there for containers, not to make an interface that nobody asked for.
+        let mut words = vec!["console=ttyS0 quiet reboot=t panic=-1 acpi=off dummy.numdummies=0".to_owned()];
         if let Accelerator::Tcg(_) = self.accelerator {
             // The rate of the counter is given, see sys::tsc. Mitigations are against what a CPU
             // speculates, and an emulated one does not. Replacing `lock` prefixes by nothing, at
