@@ -27,8 +27,8 @@ demo:
 test:
 	@scripts/setup --dev
 	cargo xtask check
-	cargo test --locked --workspace --exclude matchlock-tests
 	@$(MAKE) --no-print-directory kernel
+	cargo test --locked --workspace --exclude matchlock-tests
 	MATCHLOCK_BIN=$(MATCHLOCK) cargo test --locked --package matchlock-tests
 	scripts/fuzz --if-possible 5
 
