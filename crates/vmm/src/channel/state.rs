@@ -21,6 +21,10 @@ pub(super) const QUEUE_LIMIT: usize = 256 * 1024;
 /// stop us from reading, two sides that both wait for the other to read would wait for ever.)
 const ANSWER_LIMIT: usize = 2 * QUEUE_LIMIT;
 
+/// Streams of the guest that may wait to be accepted, for each port. An honest guest opens one; a
+/// hostile one gets no more buffers than these.
+pub(super) const MAX_WAITING: usize = 8;
+
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -153,6 +157,9 @@ impl Shared {
     fn receive(&self, state: &mut State, header: Header, payload: &[u8]) -> Result<(), ChannelError> {
         match state.mux.receive(header).map_err(ChannelError::Mux)? {
             Event::Opened { stream, port } => match state.waiting.get_mut(&port) {
+                Some(waiting) if waiting.len() >= MAX_WAITING => {
+                    self.reset(state, stream, Reason::TooManyStreams);
+                }
                 Some(waiting) => {
                     waiting.push_back(stream);
                     state.flows.insert(stream, Flow::default());

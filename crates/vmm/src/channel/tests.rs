@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::state::QUEUE_LIMIT;
+use super::state::{MAX_WAITING, QUEUE_LIMIT};
 use super::*;
 
 /// The guest's end: sends and receives single frames.
@@ -172,6 +172,23 @@ async fn streams_opened_and_reset_for_ever_take_no_memory() {
     guest.data(last, b"x").await;
     assert_eq!(channel.accept(Port::Boot).await.unwrap().read_u8().await.unwrap(), b'x');
     assert!(channel.owner.shared.lock().flows.is_empty());
+}
+
+#[tokio::test]
+async fn streams_that_nobody_accepts_are_few() {
+    let (channel, mut guest) = pair();
+    for _ in 0..MAX_WAITING {
+        guest.open(Port::Boot as u32).await;
+    }
+    let over = guest.open(Port::Boot as u32).await;
+    assert_eq!(guest.event().await.0, Event::Reset { stream: over, reason: Reason::TooManyStreams });
+    let _accepted = channel.accept(Port::Boot).await.unwrap();
+    let next = guest.open(Port::Boot as u32).await;
+    guest.data(next, b"x").await;
+    for _ in 1..MAX_WAITING {
+        channel.accept(Port::Boot).await.unwrap();
+    }
+    assert_eq!(channel.accept(Port::Boot).await.unwrap().read_u8().await.unwrap(), b'x');
 }
 
 #[tokio::test]

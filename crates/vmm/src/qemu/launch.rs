@@ -30,9 +30,12 @@ const MAX_DISKS: usize = 22;
 /// The longest serial that virtio-blk carries, bytes.
 const MAX_SERIAL: usize = 20;
 
-/// Address space of QEMU beyond the guest's memory, bytes: the buffer for translated code (1 GiB
-/// reserved, used as needed), libraries, thread stacks, malloc's arenas.
+/// Address space of QEMU beyond the guest's memory, bytes: libraries, the buffer of translated
+/// code, malloc's arenas, I/O threads.
 const OVERHEAD: u64 = 4 << 30;
+
+/// Address space for each vCPU's thread, bytes: its stack and its malloc arena, mostly unused.
+const VCPU_OVERHEAD: u64 = 144 << 20;
 
 /// Descriptors of QEMU: with KVM each queue of each device has two.
 const OPEN_FILES: u64 = 512;
@@ -178,7 +181,7 @@ fn jail(program: &Path, spec: &MachineSpec, accelerator: &Accelerator) -> Jail {
         readable,
         groups: groups.collect(),
         devices,
-        address_space: (u64::from(spec.memory_mb) << 20) + OVERHEAD,
+        address_space: (u64::from(spec.memory_mb) << 20) + OVERHEAD + u64::from(spec.vcpus) * VCPU_OVERHEAD,
         file_size: sizes.max().unwrap_or(0),
         open_files: OPEN_FILES,
     }
