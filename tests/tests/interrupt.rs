@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::cache::BUSYBOX;
+use harness::cache::{self, BUSYBOX};
 use harness::{Matchlock, Running};
 use rustix::process::Signal;
 
@@ -73,5 +73,26 @@ fn kill_9_at_any_moment_leaves_no_process_and_the_next_run_sweeps_the_rest() {
         assert_eq!(running.wait().code, None);
     }
     let _ = matchlock.run(&["run", "--image", BUSYBOX, "--", "true"]).success();
+    matchlock.assert_nothing_left();
+}
+
+#[test]
+fn ctrl_c_during_an_import_or_a_pull_leaves_nothing() {
+    let matchlock = Matchlock::without_images();
+    let tar = std::fs::read(cache::tar(BUSYBOX)).unwrap();
+    let mut import = matchlock.spawn(&["image", "import", "half"]);
+    import.input(&tar[..tar.len() / 2]);
+    std::thread::sleep(Duration::from_millis(500));
+    import.signal(Signal::INT);
+    assert_eq!(import.wait().code, Some(130));
+    // A registry that takes the connection and never answers.
+    let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let reference = format!("{}/silent/app:1", registry.local_addr().unwrap());
+    let pull = matchlock.spawn(&["pull", &reference]);
+    let _connection = registry.accept().unwrap();
+    pull.signal(Signal::INT);
+    assert_eq!(pull.wait().code, Some(130));
+    let images = matchlock.run(&["image", "ls", "--json"]).success();
+    assert_eq!(images.stdout_text().trim(), "[]");
     matchlock.assert_nothing_left();
 }
