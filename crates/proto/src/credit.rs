@@ -7,7 +7,8 @@
 use thiserror::Error;
 
 /// Credit of a new stream in each direction, and so the most that is ever buffered for it, bytes.
-pub const WINDOW: u32 = 512 * 1024;
+/// Below this an emulated guest waits for credit more than it sends (measured over virtio-serial).
+pub const WINDOW: u32 = 2 * 1024 * 1024;
 
 /// Credit is given back in portions of this size, not byte by byte.
 const PORTION: u32 = WINDOW / 4;
