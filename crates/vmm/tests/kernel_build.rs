@@ -164,7 +164,7 @@ async fn a_cancelled_build_leaves_neither_files_nor_processes() {
         kernels
             .build(&options, |step| {
                 if step == (Progress::Compiling { files: 1 }) {
-                    tell.notify_one()
+                    tell.notify_one();
                 }
             })
             .await

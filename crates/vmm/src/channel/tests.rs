@@ -134,8 +134,9 @@ async fn a_slow_reader_holds_up_nobody_else() {
     let fast = guest.open(Port::Boot as u32).await;
     let slow_end = channel.accept(Port::Boot).await.unwrap();
     let mut fast_end = channel.accept(Port::Boot).await.unwrap();
+    let block = vec![7; MAX_PAYLOAD as usize];
     for _ in 0..WINDOW / MAX_PAYLOAD {
-        guest.data(slow, &[7; MAX_PAYLOAD as usize]).await;
+        guest.data(slow, &block).await;
     }
     assert_eq!(guest.mux.send(slow, 1), Ok(None), "its credit is spent");
     guest.data(fast, b"!").await;
@@ -149,8 +150,9 @@ async fn a_guest_that_ignores_credit_ends_the_channel_not_us() {
     let mut stream = channel.open(Port::Exec).unwrap();
     let (Event::Opened { stream: id, .. }, _) = guest.event().await else { panic!() };
     let flood = Header { stream: id, frame: Frame::Data { length: MAX_PAYLOAD } };
+    let block = vec![0; MAX_PAYLOAD as usize];
     for _ in 0..=WINDOW / MAX_PAYLOAD {
-        guest.send(flood, &[0; MAX_PAYLOAD as usize]).await;
+        guest.send(flood, &block).await;
     }
     let end = timeout(Duration::from_secs(10), channel.ended()).await.unwrap();
     assert!(matches!(end, ChannelError::Mux(MuxError::Credit { .. })), "{end:?}");

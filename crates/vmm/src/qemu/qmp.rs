@@ -162,21 +162,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_monitor_in_the_guests_hands_is_given_up() {
-        let hostile: [(&[u8], fn(&QmpError) -> bool); 5] = [
-            (b"garbage\n", |error| matches!(error, QmpError::Malformed(_))),
-            (b"{\"event\": 7}\n", |error| matches!(error, QmpError::Malformed(_))),
-            (b"{\"error\": {\"class\": \"x\", \"desc\": \"no\"}}\n", |error| {
-                matches!(error, QmpError::Refused(_))
-            }),
-            (&[b'x'; MAX_LINE as usize + 1], |error| matches!(error, QmpError::TooLong)),
-            (b"", |error| matches!(error, QmpError::Closed)),
+        let endless = vec![b'x'; MAX_LINE as usize + 1];
+        let refusal = b"{\"error\": {\"class\": \"x\", \"desc\": \"no\"}}\n";
+        let hostile = [
+            (&b"garbage\n"[..], "QMP"),
+            (b"{\"event\": 7}\n", "QMP"),
+            (refusal, "refused a command: no"),
+            (&endless, "a line of more"),
+            (b"", "closed"),
         ];
         for (bytes, expected) in hostile {
             let (mut qemu, ours) = duplex(128 * 1024);
             qemu.write_all(bytes).await.unwrap();
             drop(qemu);
             let end = timeout(Duration::from_secs(10), monitor(ours, &Notify::new())).await.unwrap();
-            assert!(expected(&end), "{end:?}");
+            assert!(end.to_string().contains(expected), "{end:?}");
         }
     }
 }
