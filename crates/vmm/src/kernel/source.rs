@@ -94,7 +94,9 @@ impl Source {
             }
             Self::Archive(path) => {
                 let mut tar = Command::new("tar");
-                tar.arg("-xf").arg(path).args(["--strip-components=1", "--no-same-owner", "-C"]).arg(folder);
+                // The archive is made of blocks that xz can unpack at the same time.
+                tar.env("XZ_DEFAULTS", "--threads=0").arg("-xf").arg(path);
+                tar.args(["--strip-components=1", "--no-same-owner", "-C"]).arg(folder);
                 (tar, "unpacking the source")
             }
         };
