@@ -10,6 +10,8 @@ pub mod random;
 pub mod signal;
 
 pub mod jail;
+#[cfg(target_arch = "x86_64")]
 pub mod kvm;
 pub mod process;
+#[cfg(target_arch = "x86_64")]
 pub mod tsc;

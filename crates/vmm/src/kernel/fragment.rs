@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 /// The fragment that is applied on top of `make tinyconfig`.
-pub const FRAGMENT: &str = include_str!("../../../../kernel/matchlock.config");
+pub(super) const FRAGMENT: &str = include_str!("../../../../kernel/matchlock.config");
 
 /// An option that the fragment wants and the final configuration does not have: `olddefconfig`
 /// drops without a word what lacks a dependency.
@@ -19,8 +19,7 @@ pub struct Dropped {
 }
 
 /// Identifies the fragment: what a kernel was built from is part of its name.
-#[must_use]
-pub fn fragment_digest() -> String {
+pub(super) fn fragment_digest() -> String {
     hex(&Sha256::digest(FRAGMENT))
 }
 
@@ -30,8 +29,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// The options of `fragment` that `config` (a whole `.config`) does not have as wanted.
-#[must_use]
-pub fn dropped(fragment: &str, config: &str) -> Vec<Dropped> {
+pub(super) fn dropped(fragment: &str, config: &str) -> Vec<Dropped> {
     let have: HashMap<&str, &str> = config.lines().filter_map(option).collect();
     let wanted = fragment.lines().filter_map(option);
     let missing = wanted.filter_map(|(name, value)| {

@@ -11,5 +11,5 @@ mod tools;
 
 pub use build::{BuildError, BuildOptions, Progress};
 pub use check::{InvalidKernel, check};
-pub use fragment::{Dropped, FRAGMENT, dropped, fragment_digest};
+pub use fragment::Dropped;
 pub use store::{Info, Kernel, KernelError, Kernels};

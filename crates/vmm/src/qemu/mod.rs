@@ -51,7 +51,7 @@ impl Qemu {
     }
 
     /// Starts a machine, and returns when QEMU runs. The guest may open streams to
-    /// [`Port::Boot`]. Must be called within a tokio runtime.
+    /// [`proto::Port::Boot`]. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// See [`QemuError`]; nothing is left behind.
