@@ -22,12 +22,13 @@ fn start(matchlock: &Matchlock, arguments: &[&str]) -> PtySession {
             None => command.env_remove(name),
         };
     }
-    spawn_command(command, Some(LIMIT)).unwrap()
+    spawn_command(command, Some(LIMIT)).expect("the binary starts")
 }
 
 fn resize(session: &PtySession, rows: u16, columns: u16) {
-    let terminal = session.process().get_file_handle().unwrap();
-    tcsetwinsize(&terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let terminal = session.process().get_file_handle().expect("the terminal is open");
+    tcsetwinsize(&terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
+        .expect("terminals have a size");
 }
 
 #[test]
