@@ -10,7 +10,7 @@ use serde_json::json;
 
 /// The busybox root as a layer.
 fn busybox() -> Vec<u8> {
-    fs::read(cache::tar(BUSYBOX)).unwrap()
+    fs::read(cache::tar(BUSYBOX)).expect("the tar was just made")
 }
 
 /// A layer of files with their content; a name that ends in `/` is a directory.
@@ -25,9 +25,9 @@ fn layer(files: &[(&str, &str)]) -> Vec<u8> {
             tar::EntryType::Regular
         });
         header.set_size(content.len() as u64);
-        tar.append_data(&mut header, name, content.as_bytes()).unwrap();
+        tar.append_data(&mut header, name, content.as_bytes()).expect("memory takes it");
     }
-    tar.into_inner().unwrap()
+    tar.into_inner().expect("memory takes it")
 }
 
 /// An image that says something only if its configuration is honoured.
