@@ -105,7 +105,9 @@ impl Explain for BuildError {
             Self::NotASource(_) => {
                 Some("name a folder or tar archive with the source of Linux 6.12".to_owned())
             }
-            Self::Step { output, .. } if !output.is_empty() => Some(format!("its last words:\n{output}")),
+            Self::Step { output, .. } if !output.is_empty() => {
+                Some(format!("its last words:\n{}", last_lines(output)))
+            }
             Self::Store(error) => error.hint(),
             _ => None,
         }
@@ -115,6 +117,13 @@ impl Explain for BuildError {
 fn list(dropped: &[Dropped]) -> String {
     let lines = dropped.iter().map(|option| format!("{} (is {})", option.wanted, option.found));
     lines.collect::<Vec<_>>().join(", ")
+}
+
+/// As much of a program's output as helps: compilers say what is wrong close to the end.
+fn last_lines(output: &str) -> &str {
+    const LINES: usize = 20;
+    let cut = output.trim_end().rmatch_indices('\n').nth(LINES - 1);
+    cut.map_or(output, |(at, _)| &output[at + 1..])
 }
 
 /// How often a build that waits for another looks again.
