@@ -143,13 +143,17 @@ enum TimingsFormat {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    start(args).map_err(Failure::of_run)
+}
+
+fn start(args: &Args) -> Outcome {
     let timings = Timings::start();
     let (spec, command) = meaning(args)?;
-    let runtime = signals::runtime().map_err(Failure::of_run)?;
+    let runtime = signals::runtime()?;
     let outcome = runtime.block_on(in_new_sandbox(args, &spec, &command, timings));
     // A thread that reads standard input cannot be joined.
     runtime.shutdown_background();
-    outcome.map_err(Failure::of_run)
+    outcome
 }
 
 /// What the arguments ask for.
