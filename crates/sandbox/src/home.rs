@@ -12,6 +12,8 @@ use api::error::io_kind;
 use api::{Explain, Kind, SandboxId};
 use thiserror::Error;
 
+use crate::random::random;
+
 /// Something in the state directory could not be made or read.
 #[derive(Debug, Error)]
 #[error("cannot {action} {}", path.display())]
@@ -63,10 +65,7 @@ impl Home {
     pub fn claim(&self) -> Result<SandboxDir, HomeError> {
         let _guard = self.lock()?;
         loop {
-            let mut bits = [0; 4];
-            let path = &self.path;
-            rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty())
-                .map_err(|errno| failed("draw an ID for", path)(errno.into()))?;
+            let bits = random().map_err(failed("draw an ID for", &self.path))?;
             let id = SandboxId::from_bits(u32::from_ne_bytes(bits));
             let path = self.sandboxes().join(id.to_string());
             match fs::DirBuilder::new().mode(0o700).create(&path) {

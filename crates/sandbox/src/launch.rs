@@ -17,6 +17,7 @@ use crate::agent::{Agent, AgentError, Running};
 use crate::boot::{self, BootError, Booted};
 use crate::command::{self, CommandError};
 use crate::home::{Home, HomeError, SandboxDir};
+use crate::random::random;
 use crate::scratch::{self, ScratchError};
 use crate::timings::Timings;
 
@@ -132,7 +133,7 @@ impl Sandbox {
         });
         let machine = machine.await?;
         timings.mark("start VMM");
-        let entropy = random::<ENTROPY_LEN>()?.to_vec();
+        let entropy = random::<ENTROPY_LEN>().map_err(LaunchError::Entropy)?.to_vec();
         let config = || boot_config(dir.id(), spec, root, entropy);
         let booted = tokio::select! {
             booted = boot::converse(machine.channel(), config, timings) => booted,
@@ -210,7 +211,7 @@ fn disks(dir: &SandboxDir, layers: &LayerSet, scratch_mb: u64) -> Result<(Vec<Di
     let root =
         Root { layers: disks.iter().map(|disk| disk.serial.clone()).collect(), scratch: SCRATCH.to_owned() };
     let epoch = i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX);
-    let file = scratch::create(dir.path(), scratch_mb, random()?, epoch)?;
+    let file = scratch::create(dir.path(), scratch_mb, random().map_err(LaunchError::Entropy)?, epoch)?;
     disks.push(Disk { serial: SCRATCH.to_owned(), file, read_only: false });
     Ok((disks, root))
 }
@@ -231,11 +232,4 @@ fn boot_config(id: SandboxId, spec: &SandboxSpec, root: Root, entropy: Vec<u8>) 
 
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-fn random<const N: usize>() -> Result<[u8; N], LaunchError> {
-    let mut bytes = [0; N];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| LaunchError::Entropy(errno.into()))?;
-    Ok(bytes)
 }

@@ -9,6 +9,7 @@ pub mod command;
 pub mod diagnose;
 pub mod home;
 mod launch;
+mod random;
 pub mod scratch;
 pub mod timings;
 
