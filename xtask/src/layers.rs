@@ -17,7 +17,11 @@ const LAYERS: &[(&str, &[&str])] = &[
         "matchlock-sandbox",
         &["matchlock-api", "matchlock-image", "matchlock-proto", "matchlock-sys", "matchlock-vmm"],
     ),
-    ("matchlock", &["matchlock-api", "matchlock-image", "matchlock-sandbox", "matchlock-vmm"]),
+    ("matchlock-rpc", &["matchlock-api", "matchlock-sandbox"]),
+    (
+        "matchlock",
+        &["matchlock-api", "matchlock-image", "matchlock-rpc", "matchlock-sandbox", "matchlock-vmm"],
+    ),
     ("matchlock-guest", &["matchlock-proto", "matchlock-sys"]),
 ];
 
