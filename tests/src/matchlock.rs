@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::Pid;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::cache;
@@ -108,6 +110,73 @@ impl Matchlock {
     /// When something is, and still is after some seconds; it names what.
     pub fn assert_nothing_left(&self) {
         remains::assert_none(&self.home(), &self.cache);
+        assert_eq!(self.list(), Vec::<Value>::new(), "sandboxes are on record");
+    }
+
+    /// What `list --json` says.
+    ///
+    /// # Panics
+    /// When that is not a JSON array.
+    #[must_use]
+    pub fn list(&self) -> Vec<Value> {
+        let output = self.run(&["list", "--json"]).success();
+        serde_json::from_slice(&output.stdout).expect("list --json prints an array")
+    }
+
+    /// Leaves a sandbox running in the background (`run -d`), and gives its ID.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn detached(&self, arguments: &[&str]) -> String {
+        let output = self.run(&[&["run", "-d"], arguments].concat()).success();
+        let text = output.stdout_text();
+        let id = text.trim_end();
+        assert!(id.starts_with("vm-") && id.len() == 11, "only the ID is on stdout: {text:?}");
+        id.to_owned()
+    }
+
+    /// What `inspect` says.
+    ///
+    /// # Panics
+    /// When there is no such sandbox.
+    #[must_use]
+    pub fn inspect(&self, id: &str) -> Value {
+        let output = self.run(&["inspect", id]).success();
+        serde_json::from_slice(&output.stdout).expect("inspect prints an object")
+    }
+
+    /// The PID of a sandbox's owner.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn owner(&self, id: &str) -> Pid {
+        let pid = self.inspect(id)["vm"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        pid.and_then(Pid::from_raw).unwrap_or_else(|| panic!("{id} has no owner"))
+    }
+
+    /// The PID of a sandbox's VMM.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn vmm(&self, id: &str) -> Pid {
+        let inspected = self.inspect(id);
+        let resources = inspected["lifecycle"]["resources"].as_array().expect("they are a list");
+        let process = resources.iter().find(|resource| resource["kind"] == "process");
+        let pid = process.and_then(|process| i32::try_from(process["pid"].as_i64()?).ok());
+        pid.and_then(Pid::from_raw).unwrap_or_else(|| panic!("{id} has no VMM: {inspected:#}"))
+    }
+}
+
+/// Sandboxes in the background do not outlive the test that left them there.
+impl Drop for Matchlock {
+    fn drop(&mut self) {
+        let left = std::fs::read_dir(self.home().join("sandboxes"));
+        if left.is_ok_and(|mut left| left.next().is_some()) {
+            let _ = self.command(&["kill", "--all"]).output();
+        }
     }
 }
 

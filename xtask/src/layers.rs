@@ -17,7 +17,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "matchlock-sandbox",
         &["matchlock-api", "matchlock-image", "matchlock-proto", "matchlock-sys", "matchlock-vmm"],
     ),
-    ("matchlock-rpc", &["matchlock-api", "matchlock-sandbox"]),
+    // The last two for an agent in its tests.
+    ("matchlock-rpc", &["matchlock-api", "matchlock-sandbox", "matchlock-proto", "matchlock-vmm"]),
     (
         "matchlock",
         &["matchlock-api", "matchlock-image", "matchlock-rpc", "matchlock-sandbox", "matchlock-vmm"],

@@ -19,7 +19,7 @@ pub struct InvalidId(String);
 impl SandboxId {
     /// The identifier made of these random bits.
     #[must_use]
-    pub fn from_bits(bits: u32) -> Self {
+    pub const fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
 }

@@ -1,9 +1,17 @@
 //! What users say and hear: specifications, identifiers, error kinds. No I/O.
 
+pub mod disk;
 pub mod error;
+pub mod forward;
 pub mod id;
 pub mod image;
+pub mod lifecycle;
+pub mod name;
+pub mod rpc;
 pub mod spec;
+pub mod status;
 
 pub use error::{Explain, Kind};
 pub use id::SandboxId;
+pub use name::SandboxName;
+pub use status::Status;

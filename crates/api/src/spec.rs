@@ -7,6 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::disk::DiskSpec;
+use crate::forward::Forward;
+use crate::name::SandboxName;
+
 /// Memory of a VM unless asked otherwise, MiB.
 pub const DEFAULT_MEMORY_MB: u32 = 512;
 
@@ -43,6 +47,12 @@ impl Cpus {
     #[must_use]
     pub fn vcpus(self) -> u32 {
         self.0.div_ceil(1000)
+    }
+
+    /// The same as a number.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / 1000.0
     }
 
     /// The cap on CPU time in thousandths of a CPU, where it is below what the vCPUs would give.
@@ -117,8 +127,18 @@ pub struct CommandSpec {
 pub struct SandboxSpec {
     /// Image reference or tag.
     pub image: String,
+    /// Another way to name it than its ID.
+    pub name: Option<SandboxName>,
+    /// What runs in it from its start, and what every later command inherits environment, working
+    /// directory, user and privileges from.
+    pub command: CommandSpec,
+    /// It stays when its command ends, and its disk stays when it is stopped.
+    pub keep: bool,
     /// Limits.
     pub resources: Resources,
+    /// Disks besides its own.
+    #[serde(default)]
+    pub disks: Vec<DiskSpec>,
     /// Guest's host name; the sandbox's ID if `None`.
     pub hostname: Option<String>,
     /// Lines of the guest's `/etc/hosts`: address and name.
@@ -129,8 +149,23 @@ pub struct SandboxSpec {
     pub kernel: Option<PathBuf>,
     /// Which VMM.
     pub backend: Backend,
-    /// How long a command may run before it is ended.
+    /// How long its command may run before it is ended.
     pub timeout: Option<Duration>,
+    /// How long the guest may take to end its commands and sync its disk when the sandbox ends by
+    /// itself; `None` ends it at once.
+    pub graceful_shutdown: Option<Duration>,
+    /// Ports of the guest that are forwarded from the host while the sandbox runs.
+    pub publish: Vec<Forward>,
+    /// Addresses of the host that those listen on.
+    pub publish_addresses: Vec<IpAddr>,
+}
+
+impl SandboxSpec {
+    /// Whether it has a disk that outlives its VM, and so should be whole when that ends.
+    #[must_use]
+    pub fn has_something_to_lose(&self) -> bool {
+        self.keep || self.disks.iter().any(|disk| !disk.read_only)
+    }
 }
 
 #[cfg(test)]

@@ -20,10 +20,26 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<command::run::Args>),
+    Exec(command::exec::Args),
+    #[command(visible_aliases = ["ls", "ps"])]
+    List(command::list::Args),
+    Get(command::get::Args),
+    #[command(alias = "stat")]
+    Inspect(command::inspect::Args),
+    Log(command::log::Args),
+    PortForward(command::port_forward::Args),
+    Stop(command::stop::Args),
+    Start(command::start::Args),
+    Kill(command::kill::Args),
+    Rm(command::rm::Args),
+    Prune(command::prune::Args),
+    Gc(command::gc::Args),
     Pull(command::pull::Args),
     Image(command::image::Args),
+    Volume(command::volume::Args),
     Kernel(command::kernel::Args),
     Diagnose(command::diagnose::Args),
     Version(command::version::Args),
     Completions(command::completions::Args),
+    Owner(command::owner::Args),
 }

@@ -53,6 +53,17 @@ impl Failure {
         InterruptedFailure.into()
     }
 
+    /// Its text and those of its causes, in one line.
+    pub(crate) fn with_causes(&self) -> String {
+        let causes = std::iter::successors(self.error.source(), |&cause| cause.source());
+        causes.fold(self.error.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
+
+    /// Whether it is that.
+    pub(crate) fn is_interruption(&self) -> bool {
+        self.kind == Kind::Interrupted
+    }
+
     /// The same failure as one of `run`, whose exit code must not be taken for the command's.
     pub(crate) fn of_run(self) -> Self {
         let code = if self.code == FAILED { RUN_FAILED } else { self.code };

@@ -1,7 +1,7 @@
 //! Standard output: lines, tables and JSON for the user, and nothing else ever.
 
 use std::io::{self, Write as _};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -64,4 +64,10 @@ pub(crate) fn age(created: u64) -> String {
         _ => (seconds / 86400, "day"),
     };
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+}
+
+/// A time (milliseconds of the Unix epoch) as RFC 3339 writes it, in UTC.
+pub(crate) fn rfc3339(at: i64) -> String {
+    let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }

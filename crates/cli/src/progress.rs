@@ -1,8 +1,8 @@
-//! Progress of pulls and imports on standard error: bars on a terminal, a line a step elsewhere.
+//! Progress of pulls, imports and copies on standard error: bars on a terminal, a line a step elsewhere.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use image::digest::Digest;
 use image::progress::{Event, Progress};
@@ -94,5 +94,42 @@ impl Bars {
             eprintln!("{}: {what}", layer.short());
         }
         self.bar(Some(layer)).finish_with_message(what);
+    }
+}
+
+/// The progress of one copy, shown if it takes long enough to wonder.
+pub(crate) struct CopyBar {
+    name: String,
+    started: Instant,
+    bar: Option<ProgressBar>,
+}
+
+/// How long work is done without a word.
+const QUIET: Duration = Duration::from_secs(1);
+
+impl CopyBar {
+    pub(crate) fn new(name: String) -> Self {
+        Self { name, started: Instant::now(), bar: None }
+    }
+
+    /// So many bytes of so many are copied.
+    pub(crate) fn moved(&mut self, done: u64, total: u64) {
+        if self.started.elapsed() < QUIET {
+            return;
+        }
+        let name = &self.name;
+        let bar = self.bar.get_or_insert_with(|| {
+            ProgressBar::new(total).with_style(style()).with_prefix(name.clone()).with_message("copying")
+        });
+        bar.set_length(total);
+        bar.set_position(done);
+    }
+}
+
+impl Drop for CopyBar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }

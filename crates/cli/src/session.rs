@@ -1,15 +1,18 @@
 //! A command in a sandbox, connected to this process: its input, output, terminal, signals and
-//! time limit.
+//! time limit. Whether the sandbox is this process's own or another's makes no difference here.
+
+pub(crate) mod local;
+pub(crate) mod remote;
 
 use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
-use sandbox::agent::{AgentError, Control, Ended, Event, Input, Output, Running, Source, StartError};
+use sandbox::agent::{AgentError, Source, WindowSize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::failure::{Failure, INTERRUPTED, RUN_FAILED};
+use crate::failure::{Failure, INTERRUPTED};
 use crate::output::BROKEN_PIPE;
 use crate::signals::Signals;
 use crate::terminal::{self, RawMode};
@@ -38,6 +41,52 @@ impl From<AgentError> for Error {
     }
 }
 
+/// A command that was started.
+pub(crate) struct Command<O, I, C> {
+    pub(crate) output: O,
+    pub(crate) input: I,
+    pub(crate) control: C,
+}
+
+/// What a command writes, and how it ends.
+pub(crate) trait Output {
+    /// Waits for the next thing that happens; what was written is in `buffer` then.
+    async fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Event, Error>;
+}
+
+/// What a command reads.
+pub(crate) trait Input: Send + 'static {
+    /// Passes bytes on; waits while the command does not read.
+    fn write(&mut self, bytes: &[u8]) -> impl Future<Output = Result<(), Error>> + Send;
+    /// No more will come.
+    fn finish(&mut self) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// What can be done to a command.
+pub(crate) trait Control: Clone + Send + 'static {
+    /// Sends it a signal.
+    fn signal(&self, number: i32) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Sets the size of its terminal.
+    fn resize(&self, size: WindowSize) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// One thing that happens to a command.
+pub(crate) enum Event {
+    /// It wrote something.
+    Wrote(Source),
+    /// It is at its end; nothing follows.
+    Ended(Attended),
+}
+
+/// What became of a command, as the exit code that stands for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Attended {
+    /// It ended.
+    Ended(u8),
+    /// It never ran, and the user knows why.
+    NotStarted(u8),
+}
+
 /// How to connect a command.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Connection {
@@ -51,11 +100,11 @@ pub(crate) struct Connection {
 
 /// Stays with a running command to its end, and gives the exit code for it.
 pub(crate) async fn attend(
-    running: Running,
+    command: Command<impl Output, impl Input, impl Control>,
     connection: Connection,
     signals: &mut Signals,
-) -> Result<u8, Error> {
-    let Running { output, input, control } = running;
+) -> Result<Attended, Error> {
+    let Command { output, input, control } = command;
     let raw = (connection.terminal && terminal::is_terminal()).then(RawMode::enter).transpose();
     let raw = raw.map_err(|error| Error::Own(Failure::io("cannot set the terminal to raw mode", error)))?;
     if connection.stdin {
@@ -74,7 +123,7 @@ pub(crate) async fn attend(
             number = signals.next() => if impatience.passes_on(number) {
                 control.signal(number).await?;
             } else {
-                return Ok(INTERRUPTED);
+                return Ok(Attended::Ended(INTERRUPTED));
             },
             number = time.next() => control.signal(number).await?,
         }
@@ -83,48 +132,29 @@ pub(crate) async fn attend(
     match shown {
         Shown::Ended(_) if time.is_up() => {
             eprintln!("matchlock: the command was ended after its --timeout");
-            Ok(TIMED_OUT)
+            Ok(Attended::Ended(TIMED_OUT))
         }
-        Shown::Ended(ended) => Ok(exit_code(&ended)),
-        Shown::ReaderGone => Ok(BROKEN_PIPE),
-    }
-}
-
-/// The exit code that stands for how a command ended; says why where it never ran.
-fn exit_code(ended: &Ended) -> u8 {
-    match ended {
-        Ended::Exited(code) => *code,
-        Ended::Signalled(number) => u8::try_from(128 + number).unwrap_or(u8::MAX),
-        Ended::NotStarted(error) => {
-            eprintln!("matchlock: {error}");
-            match error {
-                StartError::NotFound { .. } => 127,
-                StartError::NotExecutable { .. } => 126,
-                StartError::UnknownUser { .. } | StartError::WorkingDir { .. } | StartError::Internal(_) => {
-                    RUN_FAILED
-                }
-            }
-        }
+        Shown::Ended(attended) => Ok(attended),
+        Shown::ReaderGone => Ok(Attended::Ended(BROKEN_PIPE)),
     }
 }
 
 /// How showing a command's output came to its end.
 enum Shown {
     /// With the command.
-    Ended(Ended),
+    Ended(Attended),
     /// Nobody reads what we write any more.
     ReaderGone,
 }
 
 /// Writes the command's output to ours until it ends. Writes block the worker thread that they are
 /// on, and with it, by credit, the command.
-async fn show(mut output: Output) -> Result<Shown, Error> {
+async fn show(mut output: impl Output) -> Result<Shown, Error> {
     let mut buffer = Vec::new();
     loop {
-        let event = output.next(&mut buffer).await?;
-        let source = match event {
+        let source = match output.next(&mut buffer).await? {
             Event::Wrote(source) => source,
-            Event::Ended(ended) => return Ok(Shown::Ended(ended)),
+            Event::Ended(attended) => return Ok(Shown::Ended(attended)),
         };
         let written = tokio::task::block_in_place(|| write(source, &buffer));
         match written {
@@ -173,7 +203,7 @@ fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
 }
 
 /// Passes input on to its end. A command that has ended does not need it.
-async fn feed(mut input: Input, mut chunks: mpsc::Receiver<Vec<u8>>) -> Result<(), AgentError> {
+async fn feed(mut input: impl Input, mut chunks: mpsc::Receiver<Vec<u8>>) -> Result<(), Error> {
     while let Some(chunk) = chunks.recv().await {
         input.write(&chunk).await?;
     }
@@ -181,7 +211,7 @@ async fn feed(mut input: Input, mut chunks: mpsc::Receiver<Vec<u8>>) -> Result<(
 }
 
 /// Tells the command's terminal whenever ours changes its size.
-async fn follow_size(control: Control) -> io::Result<()> {
+async fn follow_size(control: impl Control) -> io::Result<()> {
     let mut changes = signal(SignalKind::window_change())?;
     while changes.recv().await.is_some() {
         if control.resize(terminal::size()).await.is_err() {

@@ -14,6 +14,7 @@ use proto::{CHANNEL_NAME, Port, VERSION};
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
+use self::extra::ExtraError;
 use crate::agent::Agent;
 use crate::ending;
 use crate::port::{self, PortError};
@@ -23,6 +24,7 @@ use crate::transport::{Channel, Stream, StreamError};
 pub(crate) mod beneath;
 mod cgroups;
 mod disks;
+mod extra;
 mod filesystem;
 mod names;
 mod root;
@@ -52,6 +54,9 @@ pub(crate) enum BootError {
     /// The configuration names no layers.
     #[error("the root file system has no layers")]
     NoLayers,
+    /// A disk of the user's.
+    #[error(transparent)]
+    Extra(#[from] ExtraError),
     /// No way to the host.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -100,6 +105,8 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
             obey(&stream, &agent)
         }
         Err(error) => {
+            // The host ends the VM when it hears of it; disks that are mounted already outlive that.
+            root::unmount();
             stream.send(&Progress::Failed { message: ending::with_causes(&error) })?;
             thread::sleep(LAST_WORDS);
             Err(error)
@@ -114,10 +121,11 @@ fn set_up(stream: &Stream, config: &BootConfig) -> Result<std::os::fd::OwnedFd, 
     system::set_entropy_and_clock(config)?;
     reached(Stage::Configured)?;
     let disks = disks::mount(&config.root)?;
+    let extra = extra::mount(&config.mounts)?;
     reached(Stage::DisksMounted)?;
-    let root = root::Overlay::mount(&disks)?;
+    let root = root::Overlay::mount(&disks, config.root.durable)?;
     names::write(&root, config)?;
-    let terminals = root.assemble()?;
+    let terminals = root.assemble(extra)?;
     reached(Stage::RootMounted)?;
     system::set(config)?;
     cgroups::limit_cpu(config.cpu_quota_millis)?;

@@ -37,6 +37,8 @@ pub struct BootConfig {
     pub entropy: Vec<u8>,
     /// What to mount as the root.
     pub root: Root,
+    /// Further disks and where they go in the root.
+    pub mounts: Vec<Mount>,
     /// Cap on CPU time of all commands together, thousandths of one CPU; `None` for no cap below
     /// the number of vCPUs.
     pub cpu_quota_millis: Option<u32>,
@@ -59,6 +61,19 @@ pub struct Root {
     pub layers: Vec<String>,
     /// Serial of the writable ext4 disk.
     pub scratch: String,
+    /// Whether the scratch disk outlives this VM: then what is synced must be on it.
+    pub durable: bool,
+}
+
+/// A disk with an ext4 file system of the user's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Its serial.
+    pub serial: String,
+    /// Where it goes: an absolute path without `.`, `..` and empty parts, not the root.
+    pub target: String,
+    /// Whether nobody may write to it.
+    pub read_only: bool,
 }
 
 /// Where booting has come to; a time-out or failure names the last one reached.

@@ -14,6 +14,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use vmm::channel::{Channel, ChannelError, Stream};
 
+use crate::log::Log;
+
 /// The agent did not do as asked.
 #[derive(Debug, Error)]
 pub enum AgentError {
@@ -71,7 +73,7 @@ impl Agent {
         let stream = self.request(&Request::Exec(exec)).await?;
         let (output, input) = tokio::io::split(stream);
         let control = Control { agent: self.clone(), id };
-        Ok(Running { output: Output(output), input: Input(input), control })
+        Ok(Running { output: Output { stream: output, log: None }, input: Input(input), control })
     }
 
     async fn request(&self, request: &Request) -> Result<Stream, AgentError> {
@@ -91,6 +93,15 @@ pub struct Running {
     pub input: Input,
     /// Signals and window sizes.
     pub control: Control,
+}
+
+impl Running {
+    /// The same, with all that it writes added to a log as it is read here.
+    #[must_use]
+    pub fn logged(mut self, log: Log) -> Self {
+        self.output.log = Some(log);
+        self
+    }
 }
 
 /// Which of a command's output streams.
@@ -113,7 +124,10 @@ pub enum Event {
 
 /// The output of a command.
 #[derive(Debug)]
-pub struct Output(ReadHalf<Stream>);
+pub struct Output {
+    stream: ReadHalf<Stream>,
+    log: Option<Log>,
+}
 
 impl Output {
     /// Waits for the next output, of at most [`MAX_RECORD`] bytes, and puts it into `buffer`.
@@ -122,10 +136,13 @@ impl Output {
     /// When the VM is gone or the guest breaks the protocol.
     pub async fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Event, AgentError> {
         let mut header = [0; RECORD_HEADER_LEN];
-        self.0.read_exact(&mut header).await.map_err(AgentError::Io)?;
+        self.stream.read_exact(&mut header).await.map_err(AgentError::Io)?;
         let header = RecordHeader::decode(header).map_err(AgentError::Record)?;
         buffer.resize(header.length as usize, 0);
-        self.0.read_exact(buffer).await.map_err(AgentError::Io)?;
+        self.stream.read_exact(buffer).await.map_err(AgentError::Io)?;
+        if let (RecordKind::Stdout | RecordKind::Stderr, Some(log)) = (header.kind, &self.log) {
+            log.append(buffer);
+        }
         match header.kind {
             RecordKind::Stdout => Ok(Event::Wrote(Source::Stdout)),
             RecordKind::Stderr => Ok(Event::Wrote(Source::Stderr)),

@@ -13,6 +13,9 @@ pub enum CommandError {
     /// Neither the user nor the image names a command.
     #[error("no command: the image has no ENTRYPOINT or CMD, and none was given")]
     Nothing,
+    /// A further command must be named.
+    #[error("no command to execute")]
+    NothingToExec,
     /// Linux's arguments and environment cannot hold a NUL byte.
     #[error("{what} contains a NUL byte")]
     Nul {
@@ -30,8 +33,11 @@ impl Explain for CommandError {
     }
 
     fn hint(&self) -> Option<String> {
-        matches!(self, Self::Nothing)
-            .then(|| "name one after the image: matchlock run --image IMAGE -- COMMAND".into())
+        match self {
+            Self::Nothing => Some("name one after the image: matchlock run --image IMAGE -- COMMAND".into()),
+            Self::NothingToExec => Some("name one: matchlock exec ID -- COMMAND".into()),
+            Self::Nul { .. } | Self::RelativeWorkingDir(_) => None,
+        }
     }
 }
 
@@ -41,7 +47,46 @@ impl Explain for CommandError {
 /// # Errors
 /// See [`CommandError`].
 pub fn resolve(image: &ImageConfig, spec: &CommandSpec, stdio: Stdio) -> Result<Exec, CommandError> {
-    let argv = argv(image, spec)?;
+    exec(image, spec, argv(image, spec)?, stdio)
+}
+
+/// The further command that `spec` means in a sandbox that was made for the command `first`:
+/// without the image's entrypoint, and with the environment, the user, the working directory and
+/// the privileges of the first unless it has its own. A working directory of its own is not made.
+///
+/// # Errors
+/// See [`CommandError`].
+pub fn inherit(
+    image: &ImageConfig,
+    first: &CommandSpec,
+    spec: &CommandSpec,
+    stdio: Stdio,
+) -> Result<Exec, CommandError> {
+    if spec.args.first().is_none_or(String::is_empty) {
+        return Err(CommandError::NothingToExec);
+    }
+    let own_directory = spec.working_dir.is_some();
+    let whole = CommandSpec {
+        entrypoint: None,
+        args: Vec::new(),
+        env: first.env.iter().chain(&spec.env).cloned().collect(),
+        working_dir: spec.working_dir.clone().or_else(|| first.working_dir.clone()),
+        user: spec.user.clone().or_else(|| first.user.clone()),
+        privileged: first.privileged || spec.privileged,
+    };
+    let mut exec = exec(image, &whole, spec.args.clone(), stdio)?;
+    if let Some(directory) = &mut exec.working_dir {
+        directory.create = !own_directory;
+    }
+    Ok(exec)
+}
+
+fn exec(
+    image: &ImageConfig,
+    spec: &CommandSpec,
+    argv: Vec<String>,
+    stdio: Stdio,
+) -> Result<Exec, CommandError> {
     let env = environment(image, spec);
     let strings = argv.iter().map(|word| ("the command", word));
     let pairs = env.iter().flat_map(|(name, value)| [name, value]).map(|text| ("the environment", text));

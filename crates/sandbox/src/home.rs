@@ -1,7 +1,14 @@
-//! The state directory, and one directory in it for each sandbox while it lives.
+//! The state directory: the database of sandboxes, their directories, and who is alive.
 //!
-//! A sandbox's directory holds its lock file and its console log. Liveness is the lock: whoever
-//! can take it knows that the owner is gone, and [`Home::sweep`] then removes the directory.
+//! ```text
+//! state.db                   see `state`
+//! lock                       who makes or removes sandboxes; held for moments
+//! sandboxes/<ID>/lock        held by the sandbox's owner: liveness is this lock, never a PID
+//! sandboxes/<ID>/rpc.sock    where the owner answers
+//! sandboxes/<ID>/log         what its console and its commands wrote, `log.1` before it
+//! sandboxes/<ID>/scratch.ext4   the disk of a sandbox that is kept
+//! volumes/<name>.ext4        see `volume`
+//! ```
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -11,8 +18,6 @@ use std::path::{Path, PathBuf};
 use api::error::io_kind;
 use api::{Explain, Kind, SandboxId};
 use thiserror::Error;
-
-use crate::random::random;
 
 /// Something in the state directory could not be made or read.
 #[derive(Debug, Error)]
@@ -34,7 +39,7 @@ impl Explain for HomeError {
 }
 
 /// Makes the error of a failed step on `path`.
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
     move |source| HomeError { action, path: path.to_owned(), source }
 }
 
@@ -44,13 +49,24 @@ pub struct Home {
     path: PathBuf,
 }
 
+/// Whether a sandbox has an owner.
+#[derive(Debug)]
+pub enum Ownership {
+    /// A living process owns it.
+    Owned,
+    /// Nobody did; now the holder of this lock does.
+    Taken(File),
+    /// Its directory or its lock file is not there.
+    Missing,
+}
+
 impl Home {
     /// Opens the state directory at `path`, and makes it, private to the user, if it is missing.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn open(path: &Path) -> Result<Self, HomeError> {
-        let home = Self { path: path.to_owned() };
+        let home = Self::at(path);
         let sandboxes = home.sandboxes();
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
@@ -58,86 +74,10 @@ impl Home {
         Ok(home)
     }
 
-    /// Makes the directory of a new sandbox under a fresh identifier, and locks it.
-    ///
-    /// # Errors
-    /// When the file system is full or not writable.
-    pub fn claim(&self) -> Result<SandboxDir, HomeError> {
-        let _guard = self.lock()?;
-        loop {
-            let bits = random().map_err(failed("draw an ID for", &self.path))?;
-            let id = SandboxId::from_bits(u32::from_ne_bytes(bits));
-            let path = self.sandboxes().join(id.to_string());
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return SandboxDir::lock(id, path),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(failed("make", &path)(error)),
-            }
-        }
-    }
-
-    /// Removes what sandboxes whose owner is gone have left behind, and says whose it was.
-    ///
-    /// # Errors
-    /// When the directory cannot be read; what cannot be removed is left for the next time.
-    pub fn sweep(&self) -> Result<Vec<SandboxId>, HomeError> {
-        let _guard = self.lock()?;
-        let sandboxes = self.sandboxes();
-        let mut swept = Vec::new();
-        for entry in fs::read_dir(&sandboxes).map_err(failed("read", &sandboxes))? {
-            let entry = entry.map_err(failed("read", &sandboxes))?;
-            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            if is_abandoned(&entry.path()) && fs::remove_dir_all(entry.path()).is_ok() {
-                swept.push(id);
-            }
-        }
-        Ok(swept)
-    }
-
-    fn sandboxes(&self) -> PathBuf {
-        self.path.join("sandboxes")
-    }
-
-    /// Keeps a new directory from being swept before its owner has locked it.
-    fn lock(&self) -> Result<File, HomeError> {
-        let path = self.path.join("lock");
-        let file = File::options().create(true).append(true).open(&path).map_err(failed("open", &path))?;
-        file.lock().map_err(failed("lock", &path))?;
-        Ok(file)
-    }
-}
-
-/// Whether the owner of a sandbox's directory is gone. A directory without a lock file is one whose
-/// owner died while making or removing it.
-fn is_abandoned(directory: &Path) -> bool {
-    match File::open(directory.join(LOCK)) {
-        Ok(lock) => !matches!(lock.try_lock(), Err(TryLockError::WouldBlock)),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    }
-}
-
-const LOCK: &str = "lock";
-
-/// The directory of a living sandbox; removed when dropped.
-#[derive(Debug)]
-pub struct SandboxDir {
-    id: SandboxId,
-    path: PathBuf,
-    _lock: File,
-}
-
-impl SandboxDir {
-    fn lock(id: SandboxId, path: PathBuf) -> Result<Self, HomeError> {
-        let lock_path = path.join(LOCK);
-        let lock = File::create_new(&lock_path).map_err(failed("make", &lock_path))?;
-        lock.lock().map_err(failed("lock", &lock_path))?;
-        Ok(Self { id, path, _lock: lock })
-    }
-
-    /// Whose it is.
+    /// The state directory at `path`, which need not be there.
     #[must_use]
-    pub fn id(&self) -> SandboxId {
-        self.id
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
     }
 
     /// Where it is.
@@ -145,37 +85,149 @@ impl SandboxDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
-}
 
-impl Drop for SandboxDir {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "left behind for the next sweep");
+    /// The database of sandboxes.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.path.join("state.db")
+    }
+
+    /// The directory of a sandbox.
+    #[must_use]
+    pub fn directory(&self, id: SandboxId) -> PathBuf {
+        self.sandboxes().join(id.to_string())
+    }
+
+    /// The IDs of all directories of sandboxes.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn directories(&self) -> Result<Vec<SandboxId>, HomeError> {
+        let sandboxes = self.sandboxes();
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&sandboxes).map_err(failed("read", &sandboxes))? {
+            let entry = entry.map_err(failed("read", &sandboxes))?;
+            found.extend(entry.file_name().to_str().and_then(|name| name.parse::<SandboxId>().ok()));
         }
+        Ok(found)
+    }
+
+    /// Keeps everybody else from making and removing sandboxes until it is dropped.
+    ///
+    /// # Errors
+    /// When the lock cannot be made.
+    pub fn lock(&self) -> Result<File, HomeError> {
+        let file = self.lock_file()?;
+        file.lock().map_err(failed("lock", &self.path))?;
+        Ok(file)
+    }
+
+    /// Makes the directory of a new sandbox, and its lock file, locked. The caller holds
+    /// [`Home::lock`].
+    ///
+    /// # Errors
+    /// When the file system is full or not writable.
+    pub(crate) fn make_directory(&self, id: SandboxId) -> Result<File, HomeError> {
+        let path = self.directory(id);
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed("make", &path))?;
+        let path = path.join(LOCK);
+        let lock = File::create_new(&path).map_err(failed("make", &path))?;
+        lock.lock().map_err(failed("lock", &path))?;
+        Ok(lock)
+    }
+
+    /// Looks whether a sandbox has a living owner, and becomes it if not.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn take(&self, id: SandboxId) -> Result<Ownership, HomeError> {
+        let _guard = self.lock()?;
+        self.look(id, File::try_lock)
+    }
+
+    /// Whether a sandbox has a living owner. What cannot be looked at counts as living.
+    #[must_use]
+    pub fn is_owned(&self, id: SandboxId) -> bool {
+        let look = || {
+            // A look holds the sandbox's lock for a moment; nobody who wants it shall be in its way.
+            let guard = self.lock_file()?;
+            guard.lock_shared().map_err(failed("lock", &self.path))?;
+            self.look(id, File::try_lock_shared)
+        };
+        matches!(look(), Ok(Ownership::Owned) | Err(_))
+    }
+
+    fn look(
+        &self,
+        id: SandboxId,
+        try_lock: fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<Ownership, HomeError> {
+        let path = self.directory(id).join(LOCK);
+        let lock = match File::open(&path) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ownership::Missing),
+            Err(error) => return Err(failed("open", &path)(error)),
+        };
+        match try_lock(&lock) {
+            Ok(()) => Ok(Ownership::Taken(lock)),
+            Err(TryLockError::WouldBlock) => Ok(Ownership::Owned),
+            Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
+        }
+    }
+
+    fn lock_file(&self) -> Result<File, HomeError> {
+        let path = self.path.join("lock");
+        File::options().create(true).append(true).open(&path).map_err(failed("open", &path))
+    }
+
+    fn sandboxes(&self) -> PathBuf {
+        self.path.join("sandboxes")
     }
 }
 
+/// The socket in a sandbox's directory where its owner answers.
+pub const SOCKET: &str = "rpc.sock";
+
+/// The lock file in a sandbox's directory.
+const LOCK: &str = "lock";
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
+    const ID: SandboxId = SandboxId::from_bits(7);
+
     #[test]
-    fn only_abandoned_directories_are_swept() {
-        let base = tempfile::tempdir().unwrap();
-        let home = Home::open(&base.path().join("deep/home")).unwrap();
-        let living = home.claim().unwrap();
-        let gone = home.claim().unwrap();
-        let gone_path = gone.path().to_owned();
-        fs::write(gone_path.join("console.log"), "x").unwrap();
-        // As after kill -9: the lock is let go, the directory stays.
-        let gone_id = gone.id();
-        let SandboxDir { _lock: ref lock, .. } = gone;
-        lock.unlock().unwrap();
-        std::mem::forget(gone);
-        assert_eq!(home.sweep().unwrap(), [gone_id]);
-        assert!(!gone_path.exists() && living.path().exists());
-        let path = living.path().to_owned();
-        drop(living);
-        assert!(!path.exists());
+    fn a_sandbox_is_owned_as_long_as_somebody_holds_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        assert!(matches!(home.take(ID).unwrap(), Ownership::Missing));
+        let owner = home.make_directory(ID).unwrap();
+        assert!(home.is_owned(ID));
+        assert_eq!(home.directories().unwrap(), [ID]);
+        let handed_on = owner.try_clone().unwrap();
+        drop(owner);
+        assert!(home.is_owned(ID), "the lock goes with the last who holds it");
+        drop(handed_on);
+        let Ownership::Taken(_lock) = home.take(ID).unwrap() else { panic!("nobody owns it") };
+        assert!(home.is_owned(ID));
+    }
+
+    #[test]
+    fn everything_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(&folder.path().join("a/b")).unwrap();
+        home.make_directory(ID).unwrap();
+        for path in [home.path().to_owned(), home.directory(ID)] {
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_home_that_cannot_be_is_told() {
+        let error = Home::open(Path::new("/proc/nowhere")).unwrap_err();
+        assert!(error.to_string().contains("/proc/nowhere"), "{error}");
     }
 }

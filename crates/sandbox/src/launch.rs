@@ -1,25 +1,36 @@
-//! The launch recipe, and the sandbox that comes of it.
+//! The launch recipe: from a specification to a record with its directory and disk, and from that
+//! to a VM that takes commands.
 
+use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use api::image::ImageConfig;
-use api::spec::{CommandSpec, SandboxSpec};
+use api::lifecycle::{Phase, Resource};
+use api::spec::SandboxSpec;
 use api::{Explain, Kind, SandboxId};
-use image::store::LayerSet;
-use proto::agent::Stdio;
-use proto::boot::{BootConfig, HostEntry, Root};
+use image::store::{ImageRecord, LayerSet, Store, StoreError};
+use proto::agent::{Exec, Stdio};
+use proto::boot::{BootConfig, HostEntry, Mount, Root};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmm::qemu::{Qemu, QemuError};
-use vmm::{Disk, Exit, Machine, MachineSpec};
+use vmm::{Access, Disk, Exit, Machine, MachineSpec};
 
-use crate::agent::{Agent, AgentError, Running};
+use crate::agent::{Agent, AgentError};
 use crate::boot::{self, BootError, Booted};
 use crate::command::{self, CommandError};
-use crate::home::{Home, HomeError, SandboxDir};
+use crate::disk::{self, DiskError};
+use crate::home::Home;
+use crate::log::Log;
+use crate::process;
 use crate::random::random;
+use crate::running::Sandbox;
 use crate::scratch::{self, ScratchError};
+use crate::state::{NewSandbox, State, StateError};
+use crate::tenure::{Tenure, TenureError};
 use crate::timings::Timings;
+use crate::volume::Volumes;
 
 /// The guest's `/init`, built by this crate's build script.
 pub(crate) static GUEST: &[u8] = include_bytes!(env!("MATCHLOCK_GUEST"));
@@ -27,24 +38,41 @@ pub(crate) static GUEST: &[u8] = include_bytes!(env!("MATCHLOCK_GUEST"));
 /// Serial of the scratch disk; layers are `layer0`, `layer1`, … from the lowest up.
 const SCRATCH: &str = "scratch";
 
+/// The scratch disk of a sandbox that is kept, in its directory.
+pub(crate) const SCRATCH_FILE: &str = "scratch.ext4";
+
 /// Fresh random bytes that a guest starts with.
 const ENTROPY_LEN: usize = 64;
-
-/// How long a guest that was asked to power off may take beyond its grace period.
-const POWER_OFF_MARGIN: Duration = Duration::from_secs(5);
 
 /// A sandbox could not be made, or came to an untimely end.
 #[derive(Debug, Error)]
 pub enum LaunchError {
-    /// Its directory.
+    /// Its record or its directory.
     #[error(transparent)]
-    Home(#[from] HomeError),
+    Tenure(#[from] TenureError),
+    /// Its specification, as it was stored, is not one.
+    #[error("the record of sandbox {id} is damaged")]
+    Record {
+        /// Whose.
+        id: SandboxId,
+        /// Why.
+        source: serde_json::Error,
+    },
     /// Its scratch disk.
     #[error(transparent)]
     Scratch(#[from] ScratchError),
+    /// A disk of the user's.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Its image's layers.
+    #[error(transparent)]
+    Image(#[from] StoreError),
     /// A layer's file could not be handed on.
     #[error("cannot hand an image layer to the VM")]
     Layer(#[source] std::io::Error),
+    /// Its log.
+    #[error("cannot make the sandbox's log")]
+    Log(#[source] std::io::Error),
     /// No randomness for the guest.
     #[error("cannot get random bytes from the host's kernel")]
     Entropy(#[source] std::io::Error),
@@ -65,12 +93,21 @@ pub enum LaunchError {
     Agent(#[from] AgentError),
 }
 
+impl From<StateError> for LaunchError {
+    fn from(error: StateError) -> Self {
+        Self::Tenure(error.into())
+    }
+}
+
 impl Explain for LaunchError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Home(error) => error.kind(),
+            Self::Tenure(error) => error.kind(),
+            Self::Record { .. } => Kind::Corrupt,
             Self::Scratch(error) => error.kind(),
-            Self::Layer(error) | Self::Entropy(error) => api::error::io_kind(error),
+            Self::Disk(error) => error.kind(),
+            Self::Image(error) => error.kind(),
+            Self::Layer(error) | Self::Log(error) | Self::Entropy(error) => api::error::io_kind(error),
             Self::Vmm(error) => error.kind(),
             Self::Boot(error) => error.kind(),
             Self::Exited(_) => Kind::Vm,
@@ -81,120 +118,240 @@ impl Explain for LaunchError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Home(error) => error.hint(),
+            Self::Tenure(error) => error.hint(),
             Self::Scratch(error) => error.hint(),
+            Self::Disk(error) => error.hint(),
+            Self::Image(error) => error.hint(),
             Self::Vmm(error) => error.hint(),
             Self::Boot(error) => error.hint(),
             Self::Command(error) => error.hint(),
             Self::Agent(error) => error.hint(),
             Self::Exited(_) => Some("give the VM more --memory if the console above speaks of it".into()),
-            Self::Layer(_) | Self::Entropy(_) => None,
+            Self::Record { .. } | Self::Layer(_) | Self::Log(_) | Self::Entropy(_) => None,
         }
     }
 }
 
-/// A running VM that takes commands. It ends when this is dropped.
-#[derive(Debug)]
-pub struct Sandbox {
-    // Dropped in this order: first the VM, then what it used.
-    agent: Agent,
-    booted: Booted,
-    machine: Machine,
-    dir: SandboxDir,
-    _layers: LayerSet,
+/// Where sandboxes live on this host.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The state directory.
+    pub home: Home,
+    /// The database in it.
+    pub state: Arc<State>,
+    /// The images.
+    pub images: Store,
 }
 
-impl Sandbox {
-    /// Boots a VM of these layers and waits until it takes commands. Dropping the future ends
-    /// everything that was begun.
+/// What a sandbox is made from, as it is kept on record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Blueprint {
+    /// What was asked for.
+    pub spec: SandboxSpec,
+    /// The image that this meant then.
+    pub image: ImageRecord,
+}
+
+impl Blueprint {
+    /// Finds what is wrong with it that can be known before a VM runs.
+    ///
+    /// # Errors
+    /// When there is no command to run in a sandbox that would end with it, or it cannot be passed
+    /// on.
+    pub fn check(&self) -> Result<(), CommandError> {
+        match self.resolve(Stdio::Pipes { stdin: false }) {
+            Err(CommandError::Nothing) if self.spec.keep => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// The command that it is made for.
+    pub(crate) fn resolve(&self, stdio: Stdio) -> Result<Exec, CommandError> {
+        command::resolve(&self.image.config, &self.spec.command, stdio)
+    }
+
+    /// Reads what is on record for `id`.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn read(id: SandboxId, text: &str) -> Result<Self, LaunchError> {
+        serde_json::from_str(text).map_err(|source| LaunchError::Record { id, source })
+    }
+}
+
+/// A sandbox that does not run: its record, its directory, its disk if it is kept.
+#[derive(Debug)]
+pub struct Created {
+    tenure: Tenure,
+    blueprint: Blueprint,
+}
+
+/// What a sandbox is started with.
+#[derive(Debug)]
+pub struct Engine<'a> {
+    /// The VMM.
+    pub vmm: &'a Qemu,
+    /// The guest's kernel.
+    pub kernel: &'a Path,
+    /// The image's layers.
+    pub layers: LayerSet,
+    /// Named volumes.
+    pub volumes: Volumes,
+}
+
+impl Created {
+    /// Makes a new one. The caller holds the image's layers.
     ///
     /// # Errors
     /// See [`LaunchError`]; nothing is left behind.
-    pub async fn launch(
-        home: &Home,
-        vmm: &Qemu,
-        kernel: &Path,
-        layers: LayerSet,
-        spec: &SandboxSpec,
-        timings: &mut Timings,
-    ) -> Result<Self, LaunchError> {
-        home.sweep()?;
-        let dir = home.claim()?;
-        timings.mark("state directory");
-        let (disks, root) = disks(&dir, &layers, spec.resources.disk_mb)?;
-        timings.mark("disks");
-        let machine = vmm.boot(MachineSpec {
-            vcpus: spec.resources.cpus.vcpus(),
-            memory_mb: spec.resources.memory_mb,
-            kernel: kernel.to_owned(),
-            initramfs: vmm::initramfs::with_init(GUEST),
-            disks,
-            console_log: Some(dir.path().join("console.log")),
-        });
-        let machine = machine.await?;
-        timings.mark("start VMM");
-        let entropy = random::<ENTROPY_LEN>().map_err(LaunchError::Entropy)?.to_vec();
-        let config = || boot_config(dir.id(), spec, root, entropy);
-        let booted = tokio::select! {
-            booted = boot::converse(machine.channel(), config, timings) => booted,
-            exit = machine.exited() => return Err(LaunchError::Exited(exit)),
-        };
-        let booted = match booted {
-            // The guest's own words say more than how its VM ended.
-            Err(error @ (BootError::Guest { .. } | BootError::Timeout { .. } | BootError::Version(_))) => {
-                return Err(error.into());
-            }
-            Err(error) => return Err(exit_or(&machine, error).await),
-            Ok(booted) => booted,
-        };
-        let agent = Agent::new(machine.channel().clone());
-        Ok(Self { agent, booted, machine, dir, _layers: layers })
+    pub fn new(site: &Site, blueprint: Blueprint) -> Result<Self, LaunchError> {
+        let spec = &blueprint.spec;
+        let text = serde_json::to_string(&blueprint).expect("plain data can be encoded");
+        let mut tenure = Tenure::begin(&site.home, &site.state, |id| NewSandbox {
+            id,
+            name: spec.name.clone(),
+            image: spec.image.clone(),
+            backend: "qemu".to_owned(),
+            keep: spec.keep,
+            spec: text,
+            owner_pid: Some(std::process::id()),
+        })?;
+        if spec.keep {
+            tenure.plan(Resource::ImagePin { path: site.images.pin_path(tenure.directory()) })?;
+            site.images.pin(&blueprint.image, tenure.directory())?;
+            let path = tenure.directory().join(SCRATCH_FILE);
+            tenure.plan(Resource::ScratchDisk { path: path.clone() })?;
+            scratch::create_named(&path, spec.resources.disk_mb, uuid()?, epoch())?;
+        }
+        tenure.advance(Phase::Created)?;
+        Ok(Self { tenure, blueprint })
+    }
+
+    /// Takes over one that exists; `lock` is its owner's lock.
+    ///
+    /// # Errors
+    /// When its record cannot be read.
+    pub fn resume(site: &Site, id: SandboxId, lock: File) -> Result<Self, LaunchError> {
+        let blueprint = Blueprint::read(id, &site.state.record(id).map_err(LaunchError::from)?.spec)?;
+        let tenure = Tenure::resume(&site.home, &site.state, id, Some(lock))?;
+        tenure.own()?;
+        Ok(Self { tenure, blueprint })
     }
 
     /// Its identifier.
     #[must_use]
     pub fn id(&self) -> SandboxId {
-        self.dir.id()
+        self.tenure.id()
     }
 
-    /// Starts a command, as the image's configuration and `spec` together say.
+    /// What it is made from.
+    #[must_use]
+    pub fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
+    }
+
+    /// Its owner's lock, for a process that is to own it.
     ///
     /// # Errors
-    /// When there is nothing to run, or the VM is gone.
-    pub async fn exec(
-        &self,
-        image: &ImageConfig,
-        spec: &CommandSpec,
-        stdio: Stdio,
-    ) -> Result<Running, LaunchError> {
-        Ok(self.agent.exec(command::resolve(image, spec, stdio)?).await?)
+    /// When there are no more file descriptors.
+    pub fn lock(&self) -> std::io::Result<File> {
+        self.tenure.lock()
     }
 
-    /// The reason behind an error of a running command: if the VM has ended, that and its last
-    /// words, else the error itself.
-    pub async fn explain(&self, error: AgentError) -> LaunchError {
-        exit_or(&self.machine, error).await
+    /// Leaves it to the process that has its lock now.
+    pub fn hand_over(self) {
+        self.tenure.hand_over();
     }
 
-    /// Ends it: at once, or after the guest has ended its commands and synced its disk.
-    pub async fn end(mut self, grace: Option<Duration>) {
-        if let Some(grace) = grace
-            && self.booted.power_off(grace).await.is_ok()
-        {
-            let gone = tokio::time::timeout(grace + POWER_OFF_MARGIN, self.machine.exited()).await;
-            if gone.is_err() {
-                tracing::warn!(id = %self.id(), "the guest did not power off in time");
+    /// Boots it and waits until it takes commands. Dropping the future ends everything that was
+    /// begun.
+    ///
+    /// # Errors
+    /// See [`LaunchError`]; a new sandbox leaves nothing behind, one that ran before can be started
+    /// again.
+    pub async fn start(self, engine: Engine<'_>, timings: &mut Timings) -> Result<Sandbox, LaunchError> {
+        let Self { mut tenure, blueprint } = self;
+        let outcome = start(&mut tenure, &blueprint, engine, timings).await;
+        match outcome {
+            Ok(parts) => Ok(Sandbox::new(parts, blueprint, tenure)),
+            Err(error) => {
+                tenure.blame(with_causes(&error));
+                Err(error)
             }
         }
-        self.machine.kill().await;
     }
+}
+
+/// A VM that takes commands, and what it needs.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) agent: Agent,
+    pub(crate) booted: Booted,
+    pub(crate) machine: Machine,
+    pub(crate) log: Log,
+    /// It has a disk that outlives it.
+    pub(crate) durable: bool,
+    pub(crate) layers: LayerSet,
+}
+
+async fn start(
+    tenure: &mut Tenure,
+    blueprint: &Blueprint,
+    engine: Engine<'_>,
+    timings: &mut Timings,
+) -> Result<Parts, LaunchError> {
+    let spec = &blueprint.spec;
+    tenure.advance(Phase::Starting)?;
+    timings.mark("state directory");
+    let log = Log::open(tenure.directory()).map_err(LaunchError::Log)?;
+    let (mut disks, root) = disks(tenure.directory(), &engine.layers, spec)?;
+    let mut mounts = Vec::with_capacity(spec.disks.len());
+    for attached in disk::attach(&spec.disks, &engine.volumes)? {
+        disks.push(attached.disk);
+        mounts.push(attached.mount);
+    }
+    let durable = disks.iter().any(|disk| disk.access == Access::Durable);
+    timings.mark("disks");
+    let console = log.clone();
+    let machine = engine.vmm.boot(MachineSpec {
+        vcpus: spec.resources.cpus.vcpus(),
+        memory_mb: spec.resources.memory_mb,
+        kernel: engine.kernel.to_owned(),
+        initramfs: vmm::initramfs::with_init(GUEST),
+        disks,
+        console: Some(Box::new(move |bytes| console.append(bytes))),
+    });
+    let machine = machine.await?;
+    // Recorded after it was made, the only thing that is: until then it has no number. It cannot
+    // outlive us in any case, the kernel kills it with its parent.
+    if let Some(start_time) = process::start_time(machine.pid()) {
+        tenure.plan(Resource::Process { pid: machine.pid(), start_time })?;
+    }
+    timings.mark("start VMM");
+    let entropy = random::<ENTROPY_LEN>().map_err(LaunchError::Entropy)?.to_vec();
+    let config = || boot_config(tenure.id(), spec, root, mounts, entropy);
+    let booted = tokio::select! {
+        booted = boot::converse(machine.channel(), config, timings) => booted,
+        exit = machine.exited() => return Err(LaunchError::Exited(exit)),
+    };
+    let booted = match booted {
+        // The guest's own words say more than how its VM ended.
+        Err(error @ (BootError::Guest { .. } | BootError::Timeout { .. } | BootError::Version(_))) => {
+            return Err(error.into());
+        }
+        Err(error) => return Err(exit_or(&machine, error).await),
+        Ok(booted) => booted,
+    };
+    tenure.advance(Phase::Running)?;
+    let agent = Agent::new(machine.channel().clone());
+    Ok(Parts { agent, booted, machine, log, durable, layers: engine.layers })
 }
 
 /// How long the news of a VM's end may come behind the end of its channel.
 const EXIT_DELAY: Duration = Duration::from_secs(1);
 
 /// How the VM ended, if it has, else `error`.
-async fn exit_or(machine: &Machine, error: impl Into<LaunchError>) -> LaunchError {
+pub(crate) async fn exit_or(machine: &Machine, error: impl Into<LaunchError>) -> LaunchError {
     match tokio::time::timeout(EXIT_DELAY, machine.exited()).await {
         Ok(exit) => LaunchError::Exited(exit),
         Err(_) => error.into(),
@@ -202,21 +359,30 @@ async fn exit_or(machine: &Machine, error: impl Into<LaunchError>) -> LaunchErro
 }
 
 /// The disks of a VM, and how its guest puts them together.
-fn disks(dir: &SandboxDir, layers: &LayerSet, scratch_mb: u64) -> Result<(Vec<Disk>, Root), LaunchError> {
+fn disks(directory: &Path, layers: &LayerSet, spec: &SandboxSpec) -> Result<(Vec<Disk>, Root), LaunchError> {
     let mut disks = Vec::new();
     for (number, layer) in layers.disks().iter().enumerate() {
         let file = layer.file().try_clone().map_err(LaunchError::Layer)?;
-        disks.push(Disk { serial: format!("layer{number}"), file, read_only: true });
+        disks.push(Disk { serial: format!("layer{number}"), file, access: Access::ReadOnly });
     }
-    let root =
-        Root { layers: disks.iter().map(|disk| disk.serial.clone()).collect(), scratch: SCRATCH.to_owned() };
-    let epoch = i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX);
-    let file = scratch::create(dir.path(), scratch_mb, random().map_err(LaunchError::Entropy)?, epoch)?;
-    disks.push(Disk { serial: SCRATCH.to_owned(), file, read_only: false });
+    let serials = disks.iter().map(|disk| disk.serial.clone()).collect();
+    let root = Root { layers: serials, scratch: SCRATCH.to_owned(), durable: spec.keep };
+    let (file, access) = if spec.keep {
+        (scratch::open_named(&directory.join(SCRATCH_FILE))?, Access::Durable)
+    } else {
+        (scratch::create(directory, spec.resources.disk_mb, uuid()?, epoch())?, Access::Scratch)
+    };
+    disks.push(Disk { serial: SCRATCH.to_owned(), file, access });
     Ok((disks, root))
 }
 
-fn boot_config(id: SandboxId, spec: &SandboxSpec, root: Root, entropy: Vec<u8>) -> BootConfig {
+fn boot_config(
+    id: SandboxId,
+    spec: &SandboxSpec,
+    root: Root,
+    mounts: Vec<Mount>,
+    entropy: Vec<u8>,
+) -> BootConfig {
     let hosts =
         spec.add_hosts.iter().map(|(address, name)| HostEntry { address: *address, name: name.clone() });
     BootConfig {
@@ -226,10 +392,25 @@ fn boot_config(id: SandboxId, spec: &SandboxSpec, root: Root, entropy: Vec<u8>) 
         clock_unix_ns: u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX),
         entropy,
         root,
+        mounts,
         cpu_quota_millis: spec.resources.cpus.quota_millis(),
     }
 }
 
+fn uuid() -> Result<[u8; 16], LaunchError> {
+    random().map_err(LaunchError::Entropy)
+}
+
+fn epoch() -> i64 {
+    i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX)
+}
+
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// An error's text with those of its causes.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

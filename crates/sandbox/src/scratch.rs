@@ -1,17 +1,19 @@
 //! The scratch disk: an empty ext4 file system in a sparse file, the writable layer of a
 //! sandbox's root.
 //!
-//! The file has no name, so it goes with the last process that holds it, however that ends.
+//! The file has no name, so it goes with the last process that holds it, however that ends; unless the
+//! sandbox is to be kept, then it has one and a lock that says whether a VM has it.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use api::error::io_kind;
 use api::{Explain, Kind};
-use mkext4::{FsBuilder, Options, sink::RegionSink};
-use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
+
+use crate::ext4::{self, Layout, LayoutError};
+use crate::nameless;
 
 /// Journal of a scratch disk, in blocks of 4 KiB: 4 MiB. ext4's own default (64 MiB at 5 GiB)
 /// would be written through once over, page by page, by a busy guest.
@@ -36,24 +38,37 @@ pub enum ScratchError {
         /// Why.
         source: mkext4::Error,
     },
+    /// A kept one could not be named or opened.
+    #[error("cannot use the scratch disk {}", path.display())]
+    Kept {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A kept one is another VM's at the moment.
+    #[error("the scratch disk {} is in use by another VM", .0.display())]
+    Busy(PathBuf),
 }
 
 impl Explain for ScratchError {
     fn kind(&self) -> Kind {
         match self {
-            Self::File { source, .. } | Self::Layout { source: mkext4::Error::Io(source), .. } => {
-                io_kind(source)
-            }
+            Self::File { source, .. } => io_kind(source),
             Self::Layout { .. } => Kind::InvalidInput,
+            Self::Kept { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => Kind::Conflict,
+            Self::Kept { source, .. } => io_kind(source),
+            Self::Busy(_) => Kind::Conflict,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Layout { source: mkext4::Error::Io(_), .. } | Self::File { .. } => {
+            Self::File { .. } => {
                 Some("free disk space there, or set MATCHLOCK_HOME to another file system".into())
             }
             Self::Layout { .. } => Some("choose another --disk-size".into()),
+            Self::Kept { .. } | Self::Busy(_) => None,
         }
     }
 }
@@ -64,67 +79,48 @@ impl Explain for ScratchError {
 /// When `directory`'s file system is full or cannot hold such a file.
 pub fn create(directory: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<File, ScratchError> {
     let file = |source: io::Error| ScratchError::File { directory: directory.to_owned(), source };
-    let layout = |source| ScratchError::Layout { size_mb, source };
-    let disk = rustix::fs::open(
-        directory,
-        OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::RUSR | Mode::WUSR,
-    )
-    .map_err(|errno| file(errno.into()))?;
-    let disk = File::from(disk);
-    let size_bytes = size_mb * 1024 * 1024;
-    disk.set_len(size_bytes).map_err(file)?;
-    let mut options = Options::new(size_bytes, uuid, epoch);
-    options.reserved_percent = 0;
-    options.journal_blocks = Some(JOURNAL_BLOCKS);
-    let sealed = FsBuilder::new(options).and_then(FsBuilder::seal).map_err(layout)?;
-    sealed.writer(Sparse(&disk)).and_then(mkext4::build::ImageWriter::finish).map_err(layout)?;
+    let disk = nameless::create(directory).map_err(file)?;
+    let layout = Layout { size_mb, journal_blocks: Some(JOURNAL_BLOCKS), uuid, epoch };
+    ext4::lay_out(&disk, layout).map_err(|error| match error {
+        LayoutError::Write(source) => file(source),
+        LayoutError::Layout(source) => ScratchError::Layout { size_mb, source },
+    })?;
     Ok(disk)
 }
 
-/// Writes what is not zero.
-struct Sparse<'a>(&'a File);
+/// Makes a scratch disk that outlives its VM, at `path`, where nothing may be yet. It is locked, see
+/// [`open_named`], before anybody else can see it.
+///
+/// # Errors
+/// As of [`create`]; when something is at `path`. No half disk is left there.
+pub fn create_named(path: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<File, ScratchError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let disk = create(directory, size_mb, uuid, epoch)?;
+    lock(&disk, path)?;
+    nameless::publish(&disk, path).map_err(|source| ScratchError::Kept { path: path.to_owned(), source })?;
+    Ok(disk)
+}
 
-impl RegionSink for Sparse<'_> {
-    fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::write_all_at(self.0, bytes, offset)
-    }
+/// Opens a scratch disk of an earlier VM and locks it, for as long as the file, or the VMM that gets
+/// it, is there.
+///
+/// # Errors
+/// When it is missing, or a VM has it.
+pub fn open_named(path: &Path) -> Result<File, ScratchError> {
+    let disk = File::options().read(true).write(true).open(path);
+    let disk = disk.map_err(|source| ScratchError::Kept { path: path.to_owned(), source })?;
+    lock(&disk, path)?;
+    Ok(disk)
+}
 
-    fn zeros(&mut self, _offset: u64, _length: u64) -> io::Result<()> {
-        Ok(())
-    }
+fn lock(disk: &File, path: &Path) -> Result<(), ScratchError> {
+    disk.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => ScratchError::Busy(path.to_owned()),
+        TryLockError::Error(source) => ScratchError::Kept { path: path.to_owned(), source },
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::AsRawFd as _;
-    use std::os::unix::fs::MetadataExt as _;
-    use std::process::Command;
-
-    use api::spec::{DEFAULT_DISK_MB, MIN_DISK_MB};
-
-    use super::*;
-
-    /// The oracle is e2fsck, on the nameless file itself.
-    #[test]
-    fn e2fsck_finds_nothing_wrong_and_the_file_is_sparse() {
-        let directory = tempfile::tempdir().unwrap();
-        for size in [MIN_DISK_MB, 100, DEFAULT_DISK_MB, 200 * 1024] {
-            let disk = create(directory.path(), size, [7; 16], 1_700_000_000).unwrap();
-            let path = format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd());
-            let check = Command::new("e2fsck").args(["-f", "-n", &path]).output();
-            let check = check.expect("e2fsck is needed: apt install e2fsprogs");
-            assert!(check.status.success(), "{size} MiB: {}", String::from_utf8_lossy(&check.stdout));
-            let written = disk.metadata().unwrap().blocks() * 512;
-            assert!(written < (size << 20) / 20 + (8 << 20), "{size} MiB took {written} bytes");
-        }
-        assert_eq!(directory.path().read_dir().unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_missing_directory_is_told() {
-        let error = create(Path::new("/nonexistent"), 64, [0; 16], 0).unwrap_err();
-        assert_eq!(error.kind(), Kind::NotFound);
-        assert!(error.to_string().contains("/nonexistent"));
-    }
-}
+mod tests;
+#[cfg(test)]
+mod vm_tests;

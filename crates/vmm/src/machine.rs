@@ -14,10 +14,9 @@ use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
 use crate::channel::Channel;
-use crate::console::Tail;
+use crate::console::{Sink, Tail};
 
 /// A machine to be booted.
-#[derive(Debug)]
 pub struct MachineSpec {
     /// Virtual CPUs, at least one.
     pub vcpus: u32,
@@ -29,9 +28,8 @@ pub struct MachineSpec {
     pub initramfs: Vec<u8>,
     /// Disks; the guest tells them apart by their serials.
     pub disks: Vec<Disk>,
-    /// Where the guest's console is written, beside the tail that is always kept in memory. The
-    /// file is replaced when it is full, the one before it kept with `.1` added to its name.
-    pub console_log: Option<PathBuf>,
+    /// Gets what the guest's console says, beside the tail that is always kept in memory.
+    pub console: Option<Sink>,
 }
 
 /// A disk: an open file, so that the VMM needs no access to its path.
@@ -39,10 +37,30 @@ pub struct MachineSpec {
 pub struct Disk {
     /// What the guest finds in `/sys/block/*/serial`: 1 to 20 letters, digits, `-` or `_`, unique.
     pub serial: String,
-    /// The image, raw; opened for writing unless `read_only`.
+    /// The image, raw; opened for writing unless it is only read. The VMM gets this very description
+    /// of it, so a lock (`flock(2)`) taken on it lasts as long as the VMM.
     pub file: File,
-    /// Whether the guest may not write to it.
-    pub read_only: bool,
+    /// What the guest may do to it, and how long that lasts.
+    pub access: Access,
+}
+
+/// What a guest may do to a disk, and what a flush of the guest's (`fsync(2)`) reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It can only read it.
+    ReadOnly,
+    /// It can write; flushes end in the host's memory. For what does not outlive the machine.
+    Scratch,
+    /// It can write; what it has flushed outlives a host that loses power.
+    Durable,
+}
+
+impl Access {
+    /// Whether the guest can write to the disk.
+    #[must_use]
+    pub fn is_writable(self) -> bool {
+        self != Self::ReadOnly
+    }
 }
 
 /// How a machine came to its end, with the last it said.

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use api::Explain;
 use sys::jail::Standing;
+use vmm::console::Sink;
 use vmm::kernel::{InvalidKernel, Kernels};
 use vmm::qemu::{Qemu, QemuError};
-use vmm::{Cause, Disk, Machine, MachineSpec, initramfs};
+use vmm::{Access, Cause, Disk, Machine, MachineSpec, initramfs};
 
 /// Long enough for a machine to boot on a busy host.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,7 +72,7 @@ fn spec(code: &[u8]) -> MachineSpec {
         kernel: kernel(),
         initramfs: initramfs::with_init(&program(code)),
         disks: Vec::new(),
-        console_log: None,
+        console: None,
     }
 }
 
@@ -100,14 +101,15 @@ async fn a_guest_that_reboots_ends_its_machine() {
 }
 
 #[tokio::test]
-async fn a_panic_is_told_by_the_console_and_its_log() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("console.log");
-    let machine = boot(MachineSpec { console_log: Some(log.clone()), ..spec(EXIT) }).await;
+async fn a_panic_is_told_by_the_console_and_its_sink() {
+    let (sent, received) = std::sync::mpsc::channel();
+    let sink: Sink = Box::new(move |bytes| sent.send(bytes.to_vec()).unwrap());
+    let machine = boot(MachineSpec { console: Some(sink), ..spec(EXIT) }).await;
     let exit = tokio::time::timeout(PATIENCE, machine.exited()).await.unwrap();
     assert!(exit.console_tail.contains("Attempted to kill init"), "{}", exit.console_tail);
     assert!(exit.hint().unwrap().contains("panicked"));
-    assert!(std::fs::read_to_string(log).unwrap().contains("Kernel panic"));
+    let said: Vec<u8> = received.try_iter().flatten().collect();
+    assert!(String::from_utf8_lossy(&said).contains("Kernel panic"));
 }
 
 #[tokio::test]
@@ -128,7 +130,7 @@ async fn stopping_asks_the_monitor_and_killing_does_not() {
 #[tokio::test]
 async fn a_vmm_that_fails_at_once_says_why() {
     let file = std::fs::File::open("/dev/null").unwrap();
-    let disk = Disk { serial: "scratch".to_owned(), file, read_only: false };
+    let disk = Disk { serial: "scratch".to_owned(), file, access: Access::Scratch };
     let machine = boot(MachineSpec { disks: vec![disk], ..spec(SLEEP) }).await;
     let exit = tokio::time::timeout(PATIENCE, machine.exited()).await.unwrap();
     assert_eq!(exit.cause, Cause::Failed(1));
@@ -140,7 +142,7 @@ async fn what_cannot_be_booted_is_refused_before_anything_starts() {
     let refused = async |spec| qemu().boot(spec).await.unwrap_err();
     let disk = |serial: &str| {
         let file = std::fs::File::open("/dev/null").unwrap();
-        Disk { serial: serial.to_owned(), file, read_only: true }
+        Disk { serial: serial.to_owned(), file, access: Access::ReadOnly }
     };
     let error = refused(MachineSpec { memory_mb: 16, ..spec(SLEEP) }).await;
     assert!(matches!(error, QemuError::TooLittleMemory { asked: 16, .. }));

@@ -1,8 +1,12 @@
 //! `matchlock run`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use api::SandboxName;
+use api::disk::DiskSpec;
+use api::forward::Forward;
 
 use api::spec::{
     Backend, CommandSpec, Cpus, DEFAULT_DISK_MB, DEFAULT_DNS_SERVERS, DEFAULT_MEMORY_MB, MIN_DISK_MB,
@@ -10,33 +14,33 @@ use api::spec::{
 };
 use clap::ValueEnum;
 use image::reference::Reference;
-use sandbox::Sandbox;
-use sandbox::agent::{Running, Stdio};
-use sandbox::home::Home;
 use sandbox::timings::Timings;
-use vmm::kernel::Kernels;
-use vmm::qemu::Qemu;
+use sandbox::{Blueprint, Created};
 
+use crate::command::owner::{self as detached, Detached};
 use crate::command::pull::{self, Policy};
-use crate::environment;
 use crate::failure::{Failure, Outcome};
-use crate::host;
-use crate::session::{self, Connection};
+use crate::owner::Machinery;
+use crate::session::Connection;
 use crate::signals::{self, Signals};
-use crate::terminal;
+use crate::{environment, host, output, owner, sandboxes, terminal};
 
 /// Run a command in a new sandbox.
 ///
-/// The sandbox is a virtual machine made from the image. It has no network in this version, and it
-/// is gone, with all that the command wrote, when the command ends. Standard output and standard
-/// error are the command's; everything that matchlock says goes to standard error.
+/// The sandbox is a virtual machine made from the image. It has no network in this version. Unless
+/// it is to be kept (--rm=false, -d) it is gone, with all that the command wrote, when the command
+/// ends. Standard output and standard error are the command's; everything that matchlock says goes
+/// to standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   matchlock run --image debian-python -- python3 -c 'print(6*7)'
   matchlock run --image alpine -it -- sh
   echo hello | matchlock run --image debian:12 -i -- tr a-z A-Z
+  matchlock run --image debian:12 --disk @data:/data -- sh -c 'date >> /data/log'
   matchlock run --image debian:12 --cpus 2 --memory 1024 --timeout 60 -- make -j2
+  matchlock run --image nginx -d -p 8080:80 --name web
+  matchlock exec web -- nginx -t
 
 Exit code: the command's; 128+N if signal N ended it; 127 command not found; 126 not executable;
 125 matchlock failed; 124 --timeout; 2 wrong usage.")]
@@ -76,6 +80,24 @@ pub(crate) struct Args {
     /// Give the command a terminal.
     #[arg(short, long)]
     tty: bool,
+    /// Leave the sandbox running in the background and print its ID; implies --rm=false.
+    #[arg(short, long, conflicts_with = "timings")]
+    detach: bool,
+    /// Remove the sandbox when its command ends. With --rm=false it stays until it is killed, and
+    /// its disk until it is removed.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    rm: Option<bool>,
+    /// Another way to name the sandbox than its ID.
+    #[arg(long)]
+    name: Option<SandboxName>,
+
+    /// Forward a port of this machine to one of the sandbox: [LOCAL:]REMOTE; LOCAL 0 takes any
+    /// that is free.
+    #[arg(short, long, value_name = "[LOCAL:]REMOTE", value_delimiter = ',')]
+    publish: Vec<Forward>,
+    /// Address of this machine that published ports listen on.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_values_t = [LOOPBACK])]
+    address: Vec<IpAddr>,
 
     /// CPUs; a fraction gets the next whole number of vCPUs and is capped by a quota.
     #[arg(long, default_value = "1", value_name = "N")]
@@ -86,11 +108,16 @@ pub(crate) struct Args {
     /// Size of the disk that the sandbox can write, MiB; space is taken only as it is written.
     #[arg(long, default_value_t = DEFAULT_DISK_MB, value_name = "MB", value_parser = clap::value_parser!(u64).range(MIN_DISK_MB..=MAX_DISK_MB))]
     disk_size: u64,
+    /// Attach a disk that outlives the sandbox: a file with an ext4 file system, or a volume (see
+    /// `matchlock volume`), and where it is mounted; with :ro nobody in the sandbox can change it.
+    #[arg(long, value_name = "FILE|@VOLUME:/PATH[:ro]", value_delimiter = ',')]
+    disk: Vec<DiskSpec>,
     /// End the command (SIGTERM, then SIGKILL) after this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
-    /// When the command has ended, let the guest end everything else and sync its disk for up to
-    /// this long (30s, 500ms); by default the VM is dropped at once.
+    /// When the sandbox ends, let the guest end what still runs and sync its disks for up to this
+    /// long (30s, 500ms). By default a sandbox that is kept or has volumes gets 10 seconds, and any
+    /// other is dropped at once.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     graceful_shutdown: Option<Duration>,
 
@@ -106,9 +133,6 @@ pub(crate) struct Args {
     /// No network but `lo`. Always so in this version, said or not.
     #[arg(long)]
     no_network: bool,
-    /// Remove the sandbox when the command ends; keeping it is not possible in this version.
-    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
-    rm: bool,
 
     /// Boot this kernel (an uncompressed vmlinux) instead of the default one.
     #[arg(long, value_name = "FILE")]
@@ -124,6 +148,9 @@ pub(crate) struct Args {
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
+
+/// Where published ports listen unless asked otherwise.
+pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The largest scratch disk, MiB: ext4's limit with blocks of 4 KiB, 16 TiB.
 const MAX_DISK_MB: u64 = 16 * 1024 * 1024;
@@ -147,26 +174,62 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 fn start(args: &Args) -> Outcome {
-    let timings = Timings::start();
-    let (spec, command) = meaning(args)?;
+    let mut timings = Timings::start();
+    let spec = meaning(args)?;
+    let machinery = Machinery::find(&spec)?;
     let runtime = signals::runtime()?;
-    let outcome = runtime.block_on(in_new_sandbox(args, &spec, &command, timings));
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+        let created = tokio::select! {
+            created = create(args, spec, &mut timings) => created?,
+            _ = signals.next() => return Err(Failure::interrupted()),
+        };
+        if args.detach {
+            let id = created.id();
+            return match detached::detach(created, &mut signals).await? {
+                Detached::Running => output::line(&id.to_string()),
+                Detached::Failed(code) => Ok(code),
+            };
+        }
+        let connection = Connection {
+            stdin: args.interactive,
+            terminal: args.tty,
+            timeout: created.blueprint().spec.timeout,
+        };
+        let (announce, timings) = (owner::announce, &mut timings);
+        let code = owner::own(created, &machinery, connection, &mut signals, timings, None, announce).await?;
+        if let Some(format) = args.timings {
+            report(timings, format);
+        }
+        Ok(code)
+    });
     // A thread that reads standard input cannot be joined.
     runtime.shutdown_background();
     outcome
 }
 
 /// What the arguments ask for.
-fn meaning(args: &Args) -> Result<(SandboxSpec, CommandSpec), Failure> {
-    if !args.rm {
-        return Err(Failure::usage("--rm=false: keeping a sandbox is not possible in this version"));
+fn meaning(args: &Args) -> Result<SandboxSpec, Failure> {
+    if args.detach && (args.tty || args.interactive) {
+        return Err(Failure::usage("--detach cannot be combined with -t/--tty or -i/--interactive"));
     }
     if args.tty && args.interactive && !terminal::is_terminal() {
         return Err(Failure::usage("-t with -i needs a terminal on standard input; leave out -t"));
     }
-    let spec = SandboxSpec {
-        image: args.image.to_string(),
+    Ok(SandboxSpec {
+        image: args.image.familiar(),
+        name: args.name.clone(),
+        command: CommandSpec {
+            entrypoint: args.entrypoint.clone(),
+            args: args.command.clone(),
+            env: environment::collect(&args.env_file, &args.env)?,
+            working_dir: args.workdir.clone(),
+            user: args.user.clone(),
+            privileged: args.privileged,
+        },
+        keep: !args.rm.unwrap_or(!args.detach),
         resources: Resources { cpus: args.cpus, memory_mb: args.memory, disk_mb: args.disk_size },
+        disks: args.disk.clone(),
         hostname: args.hostname.clone(),
         add_hosts: args.add_host.clone(),
         dns_servers: args.dns_servers.clone(),
@@ -176,72 +239,22 @@ fn meaning(args: &Args) -> Result<(SandboxSpec, CommandSpec), Failure> {
             BackendArg::Qemu => Backend::Qemu,
         },
         timeout: args.timeout,
-    };
-    let command = CommandSpec {
-        entrypoint: args.entrypoint.clone(),
-        args: args.command.clone(),
-        env: environment::collect(&args.env_file, &args.env)?,
-        working_dir: args.workdir.clone(),
-        user: args.user.clone(),
-        privileged: args.privileged,
-    };
-    Ok((spec, command))
+        graceful_shutdown: args.graceful_shutdown,
+        publish: args.publish.clone(),
+        publish_addresses: args.address.clone(),
+    })
 }
 
-async fn in_new_sandbox(
-    args: &Args,
-    spec: &SandboxSpec,
-    command: &CommandSpec,
-    mut timings: Timings,
-) -> Outcome {
-    let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
-    let stdio = match (args.tty, args.interactive) {
-        (true, _) => Stdio::Terminal { size: terminal::size() },
-        (false, stdin) => Stdio::Pipes { stdin },
-    };
-    let launched = tokio::select! {
-        launched = launch(args, spec, command, stdio, &mut timings) => launched?,
-        _ = signals.next() => return Err(Failure::interrupted()),
-    };
-    let (sandbox, running) = launched;
-    let connection = Connection { stdin: args.interactive, terminal: args.tty, timeout: spec.timeout };
-    let code = match session::attend(running, connection, &mut signals).await {
-        Ok(code) => code,
-        Err(session::Error::Agent(error)) => return Err(sandbox.explain(error).await.into()),
-        Err(session::Error::Own(failure)) => return Err(failure),
-    };
-    timings.mark("command");
-    sandbox.end(args.graceful_shutdown).await;
-    timings.mark("teardown");
-    if let Some(format) = args.timings {
-        report(&timings, format);
-    }
-    Ok(code)
-}
-
-async fn launch(
-    args: &Args,
-    spec: &SandboxSpec,
-    command: &CommandSpec,
-    stdio: Stdio,
-    timings: &mut Timings,
-) -> Result<(Sandbox, Running), Failure> {
-    let kernel = Kernels::new(host::cache()?).choose(spec.kernel.as_deref())?;
-    let vmm = Qemu::find(&host::path())?;
-    let store = host::store()?;
-    let image = pull::ensure(&store, &args.image, args.pull, args.plain_http).await?;
-    // A wrong command is told before a VM is started for it.
-    sandbox::command::resolve(&image.config, command, stdio)?;
+/// From what was asked for to a sandbox that can be started: all that may be wrong with it is told
+/// before a VM is started for it.
+async fn create(args: &Args, spec: SandboxSpec, timings: &mut Timings) -> Result<Created, Failure> {
+    let site = sandboxes::site()?;
+    let image = pull::ensure(&site.images, &args.image, args.pull, args.plain_http).await?;
     timings.mark("image");
-    let layers = {
-        let (store, image) = (store.clone(), image.clone());
-        signals::blocking(move |cancel| store.open_layers(&image, cancel)).await?
-    };
-    timings.mark("layers");
-    let home = Home::open(&host::home()?)?;
-    let sandbox = Sandbox::launch(&home, &vmm, &kernel, layers, spec, timings).await?;
-    let running = sandbox.exec(&image.config, command, stdio).await?;
-    Ok((sandbox, running))
+    let blueprint = Blueprint { spec, image };
+    blueprint.check()?;
+    site.sweep()?;
+    Ok(Created::new(&site, blueprint)?)
 }
 
 fn report(timings: &Timings, format: TimingsFormat) {
@@ -268,7 +281,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// A number with `ms`, `s`, `m` or `h`; without, seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits.parse().map_err(|_| "not a duration, for example 30s or 500ms".to_owned())?;
     let unit = match &text[digits.len()..] {

@@ -34,6 +34,28 @@ pub(crate) fn linked_directory(root: impl AsFd, name: &str, mode: u32) -> io::Re
     }
 }
 
+/// The directory at `path` below `root`, made with `mode` as far as it is missing. Links lead to other
+/// places below `root`, as they will for commands; nothing that is there is replaced, because what is
+/// there may be the user's own.
+pub(crate) fn deep_directory(root: impl AsFd, path: &str, mode: u32) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let open = |path: &str| openat2(&root, path, DIRECTORY, Mode::empty(), resolve);
+    let mut found = open(".")?;
+    let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+    for end in ends.filter(|end| *end > 0) {
+        // From the root each time, since that is where links start from.
+        found = match open(&path[..end]) {
+            Err(Errno::NOENT) => {
+                let name = path[..end].rsplit('/').next().unwrap_or_default();
+                make(&found, name, mode)?;
+                open(&path[..end])?
+            }
+            opened => opened?,
+        };
+    }
+    Ok(found)
+}
+
 /// Makes `name` in `directory` a file of `contents` that everybody may read, in place of whatever had
 /// that name.
 pub(crate) fn replace_file(directory: impl AsFd, name: &str, contents: &[u8]) -> io::Result<()> {

@@ -49,14 +49,18 @@ fn mount_one(
     attributes: MountAttrFlags,
     at: &Path,
 ) -> Result<(), BootError> {
-    let device = find(Path::new(BLOCK_DEVICES), serial);
-    let device = device.ok_or_else(|| BootError::NoDisk { serial: serial.to_owned() })?;
+    let device = device(serial)?;
     let failed = |source| BootError::step(format!("mount the {kind} disk {serial:?} ({device})"), source);
     let options = [&[Opt::Value("source", &device)], options].concat();
     let mount = create(kind, &options, attributes).map_err(failed)?;
     let name = at.strip_prefix("/").ok().and_then(Path::to_str).expect("one of the names above");
     let target = beneath::directory(CWD, name, 0o700).map_err(failed)?;
     attach(mount, target).map_err(failed)
+}
+
+/// The device node of the disk with this serial number, which must be there.
+pub(super) fn device(serial: &str) -> Result<String, BootError> {
+    find(Path::new(BLOCK_DEVICES), serial).ok_or_else(|| BootError::NoDisk { serial: serial.to_owned() })
 }
 
 /// The device node of the disk with this serial number.

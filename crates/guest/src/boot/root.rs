@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, UnmountFlags, unmount as unmount_at};
 
 use super::disks::{Disks, SCRATCH};
+use super::extra::{self, Extra};
 use super::filesystem::{Opt, attach, create, duplicate};
 use super::{BootError, beneath, cgroups};
 
@@ -49,11 +50,15 @@ const HARMLESS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
 
 impl Overlay {
     /// Mounts it at [`CONFINED_ROOT`].
-    pub(super) fn mount(disks: &Disks) -> Result<Self, BootError> {
-        Self::try_mount(disks).map_err(|error| BootError::step("mount the overlay of the disks", error))
+    ///
+    /// If the scratch disk is durable, so are the writes that a command has synced, and the overlay can be
+    /// mounted again on what an earlier VM left of it.
+    pub(super) fn mount(disks: &Disks, durable: bool) -> Result<Self, BootError> {
+        Self::try_mount(disks, durable)
+            .map_err(|error| BootError::step("mount the overlay of the disks", error))
     }
 
-    fn try_mount(disks: &Disks) -> io::Result<Self> {
+    fn try_mount(disks: &Disks, durable: bool) -> io::Result<Self> {
         let (upper, work) = (disks.scratch.join("upper"), disks.scratch.join("work"));
         for directory in [&upper, &work] {
             match fs::create_dir(directory) {
@@ -75,9 +80,11 @@ impl Overlay {
             Opt::Value("metacopy", "on"),
             // Hard links of the image stay links to one file when it is written.
             Opt::Value("index", "on"),
-            // The scratch disk does not outlive the VM, so nothing is gained by waiting for it.
-            Opt::Flag("volatile"),
         ]);
+        if !durable {
+            // The scratch disk does not outlive the VM, so nothing is gained by waiting for it.
+            options.push(Opt::Flag("volatile"));
+        }
         // Device nodes of an image open nothing: a disk's raw node would be a way around every
         // permission of the files on it.
         let mount = create("overlay", &options, MountAttrFlags::MOUNT_ATTR_NODEV)?;
@@ -91,17 +98,16 @@ impl Overlay {
     }
 
     /// Mounts everything else, for both kinds of commands; gives the file system of terminals.
-    pub(super) fn assemble(self) -> Result<OwnedFd, BootError> {
-        self.try_assemble().map_err(|error| BootError::step("mount the kernel's file systems", error))
+    pub(super) fn assemble(self, extra: Vec<Extra>) -> Result<OwnedFd, BootError> {
+        let kernels = |error| BootError::step("mount the kernel's file systems", error);
+        let privileged = self.duplicate().map_err(kernels)?;
+        // Below the kernel's file systems, so that nothing of the image's or on a disk can hide those.
+        extra::attach_all(extra, &self.mount, &privileged)?;
+        self.try_assemble(&privileged).map_err(kernels)
     }
 
-    fn try_assemble(self) -> io::Result<OwnedFd> {
-        for (name, mode) in [("proc", 0o555), ("run", 0o755), ("tmp", 0o1777)] {
-            match name {
-                "proc" => beneath::directory(&self.mount, name, mode)?,
-                _ => beneath::linked_directory(&self.mount, name, mode)?,
-            };
-        }
+    /// Mounts it again at [`PRIVILEGED_ROOT`].
+    fn duplicate(&self) -> io::Result<OwnedFd> {
         let privileged = duplicate(&self.mount, MountAttrFlags::empty())?;
         sys::mount::set_attributes(
             privileged.as_fd(),
@@ -109,9 +115,18 @@ impl Overlay {
             MountAttrFlags::MOUNT_ATTR_NODEV,
         )?;
         attach(&privileged, beneath::directory(CWD, &PRIVILEGED_ROOT[1..], 0o700)?)?;
+        Ok(privileged)
+    }
 
+    fn try_assemble(self, privileged: &OwnedFd) -> io::Result<OwnedFd> {
+        for (name, mode) in [("proc", 0o555), ("run", 0o755), ("tmp", 0o1777)] {
+            match name {
+                "proc" => beneath::directory(&self.mount, name, mode)?,
+                _ => beneath::linked_directory(&self.mount, name, mode)?,
+            };
+        }
         let shared = SharedFileSystems::mount()?;
-        shared.attach_to(&privileged, &devices()?, MountAttrFlags::empty())?;
+        shared.attach_to(privileged, &devices()?, MountAttrFlags::empty())?;
         let safe = create("tmpfs", SAFE_DEV, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         fill(&safe)?;
         shared.attach_to(&self.mount, &safe, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
@@ -201,12 +216,15 @@ fn links(dev: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the root apart after all commands have ended, so that the scratch disk is whole.
+/// Takes the root, or as much of it as there is, apart, so that the disks are whole. All commands must
+/// have ended.
 pub(super) fn unmount() {
     rustix::fs::sync();
     for place in [CONFINED_ROOT, PRIVILEGED_ROOT, SCRATCH] {
-        if let Err(error) = unmount_at(place, UnmountFlags::DETACH) {
-            eprintln!("matchlock: cannot unmount {place}: {error}");
+        match unmount_at(place, UnmountFlags::DETACH) {
+            // Not mounted (yet).
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => eprintln!("matchlock: cannot unmount {place}: {error}"),
         }
     }
     rustix::fs::sync();

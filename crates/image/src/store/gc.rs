@@ -1,4 +1,4 @@
-//! Garbage collection: what no image needs and nobody uses goes.
+//! Garbage collection: what no image and no pin needs and nobody uses goes.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ pub struct GcReport {
 }
 
 impl Store {
-    /// Removes layers and merged images that no image needs, unless they are in use, and leftovers
+    /// Removes layers and merged images that no image and no pin needs, unless they are in use, and leftovers
     /// of killed processes.
     ///
     /// # Errors
@@ -37,8 +37,9 @@ impl Store {
         let _lock = self.lock()?;
         let mut layers = HashSet::new();
         let mut merged = HashSet::new();
-        for image in self.list()? {
-            let distinct = distinct(&image.layers);
+        let needed = self.list()?.into_iter().map(|image| image.layers).chain(self.pinned_layers()?);
+        for needed in needed {
+            let distinct = distinct(&needed);
             if distinct.len() > MAX_DISKS {
                 merged.insert(file_name(&self.merged_path(&chain(&distinct))));
             }

@@ -4,6 +4,7 @@
 //! images/<digest of the tag>.json     records
 //! layers/sha256/<diff ID>.erofs       layers
 //! merged/sha256/<chain>.erofs         images of more layers than a machine takes, as one
+//! pins/<digest of a path>.json        layers needed by something outside the store
 //! tmp/                                files on their way (see `draft`)
 //! claims/<two hex digits>             locks: who makes a layer
 //! lock                                lock: who changes or reads the records as a whole
@@ -16,6 +17,7 @@ mod draft;
 mod error;
 mod gc;
 mod layers;
+mod pin;
 mod record;
 
 use std::fs::{self, File};
@@ -66,7 +68,14 @@ impl Store {
     /// The folder cannot be made or written to.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let store = Self { root: root.into().into() };
-        for folder in [store.records(), store.layers(), store.merged_folder(), store.tmp(), store.claims()] {
+        for folder in [
+            store.records(),
+            store.layers(),
+            store.merged_folder(),
+            store.pins(),
+            store.tmp(),
+            store.claims(),
+        ] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -108,6 +117,10 @@ impl Store {
 
     fn merged_folder(&self) -> PathBuf {
         self.root.join("merged/sha256")
+    }
+
+    fn pins(&self) -> PathBuf {
+        self.root.join("pins")
     }
 
     fn tmp(&self) -> PathBuf {

@@ -84,6 +84,26 @@ fn gc_takes_what_nobody_needs_and_nobody_uses() {
 }
 
 #[test]
+fn pinned_layers_stay_as_long_as_their_holder() {
+    let folder = folder();
+    let store = store(&folder);
+    let image = import(&folder, "app", "a");
+    let holders = ["one", "two"].map(|name| folder.path().join(name));
+    for holder in &holders {
+        fs::create_dir(holder).unwrap();
+        store.pin(&image, holder).unwrap();
+    }
+    store.remove(&image.tag).unwrap();
+    assert_eq!(store.gc().unwrap(), GcReport::default());
+    fs::remove_file(store.pin_path(&holders[0])).unwrap();
+    assert_eq!(store.gc().unwrap(), GcReport::default());
+    store.open_layers(&image, &Cancel::default()).unwrap();
+    fs::remove_dir(&holders[1]).unwrap();
+    assert_eq!(store.gc().unwrap().layers, 1);
+    assert!(!store.pin_path(&holders[1]).exists(), "a pin without its holder is removed");
+}
+
+#[test]
 fn opening_sweeps_what_killed_processes_left() {
     let folder = folder();
     store(&folder);

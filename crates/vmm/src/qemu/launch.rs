@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use super::arguments::{DiskLayout, Layout};
 use super::{Accelerator, QemuError, qmp};
 use crate::channel::Channel;
-use crate::console::{self, Log, Tail};
+use crate::console::{self, Sink, Tail};
 use crate::kernel;
 use crate::machine::{End, Exit, Machine, MachineSpec};
 
@@ -48,17 +48,15 @@ pub(super) struct Launch {
     monitor: Socket,
     console: OwnedFd,
     errors: OwnedFd,
-    log: Option<Log>,
+    sink: Option<Sink>,
 }
 
 impl Launch {
     /// Prepares and starts it. Blocks for the time of a few system calls.
-    pub(super) fn new(program: &Path, spec: MachineSpec) -> Result<Self, QemuError> {
+    pub(super) fn new(program: &Path, mut spec: MachineSpec) -> Result<Self, QemuError> {
         check(&spec)?;
         let accelerator = Accelerator::probe();
         let jail = jail(program, &spec, &accelerator);
-        let log = spec.console_log.as_deref().map(Log::create).transpose();
-        let log = log.map_err(prepare("the console's log"))?;
         let (monitor, qemu_monitor) = Socket::pair().map_err(prepare("the monitor's socket"))?;
         let (channel, qemu_channel) = Socket::pair().map_err(prepare("the channel's socket"))?;
         let (console, qemu_console) = io::pipe().map_err(prepare("the console's pipe"))?;
@@ -74,10 +72,11 @@ impl Launch {
         let monitor_number = hand_over(qemu_monitor.into());
         let channel_number = hand_over(qemu_channel.into());
         let mut disks = Vec::new();
+        let sink = spec.console.take();
         let (serials, files): (Vec<_>, Vec<_>) =
-            spec.disks.into_iter().map(|disk| ((disk.serial, disk.read_only), disk.file)).unzip();
-        for ((serial, read_only), file) in serials.iter().zip(files) {
-            disks.push(DiskLayout { serial, read_only: *read_only, descriptor: hand_over(file.into()) });
+            spec.disks.into_iter().map(|disk| ((disk.serial, disk.access), disk.file)).unzip();
+        for ((serial, access), file) in serials.iter().zip(files) {
+            disks.push(DiskLayout { serial, access: *access, descriptor: hand_over(file.into()) });
         }
         let layout = Layout {
             vcpus: spec.vcpus,
@@ -95,7 +94,7 @@ impl Launch {
         let command = Command { program: program.to_owned(), args, descriptors, jail };
         // If nobody listens any more, nobody needs to know.
         let process = command.spawn(move |status| _ = ended.send(status))?;
-        Ok(Self { process, status, channel, monitor, console: console.into(), errors: errors.into(), log })
+        Ok(Self { process, status, channel, monitor, console: console.into(), errors: errors.into(), sink })
     }
 
     /// Starts the tasks that listen to it.
@@ -109,7 +108,7 @@ impl Launch {
         let console_pipe = pipe::Receiver::from_owned_fd(self.console).map_err(prepare("the console"))?;
         let errors = pipe::Receiver::from_owned_fd(self.errors).map_err(prepare("QEMU's standard error"))?;
         let (console, complaints) = (Tail::default(), Tail::default());
-        let console_end = tokio::spawn(console::follow(console_pipe, console.clone(), self.log));
+        let console_end = tokio::spawn(console::follow(console_pipe, console.clone(), self.sink));
         let errors_end = tokio::spawn(console::follow(errors, complaints.clone(), None));
         let end = Arc::new(End::default());
         let asked = Arc::clone(&end);
@@ -175,7 +174,7 @@ fn jail(program: &Path, spec: &MachineSpec, accelerator: &Accelerator) -> Jail {
         Accelerator::Tcg(_) => Vec::new(),
     };
     let groups = devices.iter().filter_map(|device| device.metadata().ok()).map(|device| device.gid());
-    let writable = spec.disks.iter().filter(|disk| !disk.read_only);
+    let writable = spec.disks.iter().filter(|disk| disk.access.is_writable());
     let sizes = writable.filter_map(|disk| disk.file.metadata().ok()).map(|file| file.len());
     Jail {
         readable,

@@ -76,3 +76,34 @@ fn a_file_is_written_in_place_of_a_link_not_through_it() {
     fs::create_dir(root.path().join("hosts")).unwrap();
     assert!(replace_file(root.fd(), "hosts", b"").is_err(), "a directory is not a file to replace");
 }
+
+#[test]
+fn a_deep_directory_is_made_where_links_lead_and_never_outside() {
+    let root = Root::new("deep");
+    fs::create_dir_all(root.path().join("usr/lib")).unwrap();
+    symlink("usr/lib", root.path().join("lib")).unwrap();
+    symlink("/lib", root.path().join("absolute")).unwrap();
+    deep_directory(root.fd(), "absolute/a/b", 0o755).unwrap();
+    assert!(is_real_directory(&root.path().join("usr/lib/a/b")));
+    deep_directory(root.fd(), "absolute/a/b", 0o755).unwrap();
+
+    fs::create_dir(root.0.join("outside")).unwrap();
+    symlink("../../outside", root.path().join("up")).unwrap();
+    symlink(root.0.join("outside"), root.path().join("away")).unwrap();
+    for link in ["up/x", "away/x"] {
+        assert!(deep_directory(root.fd(), link, 0o755).is_err(), "{link}");
+    }
+    assert_eq!(fs::read_dir(root.0.join("outside")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_there_is_never_replaced_by_a_deep_directory() {
+    let root = Root::new("kept");
+    fs::write(root.path().join("file"), "kept").unwrap();
+    symlink("nowhere", root.path().join("dangling")).unwrap();
+    for path in ["file", "file/x", "dangling", "dangling/x"] {
+        assert!(deep_directory(root.fd(), path, 0o755).is_err(), "{path}");
+    }
+    assert_eq!(fs::read(root.path().join("file")).unwrap(), b"kept");
+    assert!(fs::symlink_metadata(root.path().join("dangling")).unwrap().is_symlink());
+}

@@ -1,0 +1,132 @@
+//! `matchlock owner`, which users do not call: a sandbox's owner that was left in the background by
+//! `run -d` or `start`.
+//!
+//! Its standard input is the sandbox's lock, its standard output a pipe that takes the ID when the
+//! sandbox runs. Until then it speaks on the standard error of whoever started it, then in a file.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use api::SandboxId;
+use rustix::process::{Pid, Signal, chdir, kill_process, setsid};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdin};
+use sandbox::Created;
+use sandbox::timings::Timings;
+
+use crate::failure::{Failure, Outcome, RUN_FAILED};
+use crate::owner::Machinery;
+use crate::session::Connection;
+use crate::signals::{self, Signals};
+use crate::{output, owner, sandboxes};
+
+/// Own a sandbox in the background.
+#[derive(Debug, clap::Args)]
+#[command(hide = true)]
+pub(crate) struct Args {
+    id: SandboxId,
+}
+
+/// How long whoever starts a sandbox in the background waits for its command to turn out to be a
+/// wrong one.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// What the owner in the background complains about, in the sandbox's directory.
+const COMPLAINTS: &str = "owner.log";
+
+/// What became of a sandbox that was left to an owner in the background.
+pub(crate) enum Detached {
+    /// It runs.
+    Running,
+    /// Its owner has said why not, and ended with this exit code.
+    Failed(u8),
+}
+
+/// Leaves a sandbox to an owner in the background and waits until it runs.
+pub(crate) async fn detach(created: Created, signals: &mut Signals) -> Result<Detached, Failure> {
+    let failed = |error| Failure::io("cannot start the sandbox's owner", error);
+    let lock = created.lock().map_err(failed)?;
+    // This very program, even if its file has been replaced meanwhile.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("matchlock").arg("owner").arg(created.id().to_string());
+    let mut child = command.stdin(lock).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    created.hand_over();
+    let pipe = child.stdout.take().expect("it was asked for");
+    let line = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        BufReader::new(pipe).read_line(&mut line).map(|_| line)
+    });
+    let line = tokio::select! {
+        line = line => line.expect("reading does not panic").map_err(failed)?,
+        _ = signals.next() => {
+            // It may be gone by itself.
+            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+            wait(child).await.map_err(failed)?;
+            return Err(Failure::interrupted());
+        }
+    };
+    if line.ends_with('\n') {
+        return Ok(Detached::Running);
+    }
+    Ok(Detached::Failed(wait(child).await.map_err(failed)?))
+}
+
+/// Waits for the owner's end, and gives its exit code.
+async fn wait(mut child: Child) -> io::Result<u8> {
+    let status = tokio::task::spawn_blocking(move || child.wait()).await.expect("waiting does not panic")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(RUN_FAILED))
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    own(args).map_err(Failure::of_run)
+}
+
+fn own(args: &Args) -> Outcome {
+    // Out of the terminal's reach: Ctrl-C there is not for us. It fails if we are there already.
+    let _ = setsid();
+    let site = sandboxes::site()?;
+    let lock = stdin().try_clone_to_owned().and_then(|lock| {
+        dup2_stdin(File::open("/dev/null")?)?;
+        Ok(File::from(lock))
+    });
+    let lock = lock.map_err(|error| Failure::io("cannot take over the sandbox's lock", error))?;
+    let runtime = signals::runtime()?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+        let created = Created::resume(&site, args.id, lock)?;
+        let machinery = Machinery::find(&created.blueprint().spec)?;
+        let connection =
+            Connection { stdin: false, terminal: false, timeout: created.blueprint().spec.timeout };
+        let timings = &mut Timings::start();
+        owner::own(
+            created,
+            &machinery,
+            connection,
+            &mut signals,
+            timings,
+            Some(PATIENCE),
+            |sandbox, bindings| {
+                owner::announce_forwards(bindings);
+                output::line(&sandbox.id().to_string())?;
+                leave_terminal(&site.home.directory(args.id))
+                    .map_err(|error| Failure::io("cannot leave the terminal", error))
+            },
+        )
+        .await
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Lets go of everything of whoever started us.
+fn leave_terminal(directory: &Path) -> io::Result<()> {
+    let complaints =
+        File::options().append(true).create(true).mode(0o600).open(directory.join(COMPLAINTS))?;
+    dup2_stderr(complaints)?;
+    dup2_stdout(File::options().write(true).open("/dev/null")?)?;
+    Ok(chdir("/")?)
+}

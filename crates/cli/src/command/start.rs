@@ -1,0 +1,56 @@
+//! `matchlock start`.
+
+use api::SandboxId;
+use sandbox::home::Ownership;
+use sandbox::reconcile::ReconcileError;
+use sandbox::{Created, Site};
+
+use super::owner::{self, Detached};
+use crate::failure::{Failure, Outcome};
+use crate::signals::{self, Signals};
+use crate::{output, sandboxes};
+
+/// Start sandboxes that were stopped, with the disk and the configuration that they had.
+///
+/// The command that a sandbox was made for runs again, in the background: `matchlock log` shows
+/// what it writes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  matchlock start vm-1a2b3c4d")]
+pub(crate) struct Args {
+    /// IDs, beginnings of IDs, or names.
+    #[arg(value_name = "ID")]
+    sandboxes: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let site = sandboxes::site()?;
+    let records = sandboxes::chosen(&site, &args.sandboxes, false)?;
+    let runtime = signals::runtime()?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+        for record in records {
+            match start(&site, record.id, &mut signals).await? {
+                Detached::Running => output::line(&format!("Started {}", record.id))?,
+                Detached::Failed(code) => return Ok(code),
+            };
+        }
+        Ok(0)
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn start(site: &Site, id: SandboxId, signals: &mut Signals) -> Result<Detached, Failure> {
+    // What a killed owner left is released first.
+    site.reconcile(id)?;
+    match site.home.take(id).map_err(ReconcileError::from)? {
+        Ownership::Owned => Err(ReconcileError::Running { id }.into()),
+        Ownership::Taken(lock) => owner::detach(Created::resume(site, id, lock)?, signals).await,
+        Ownership::Missing => {
+            site.state.record(id)?;
+            Err(Failure::usage(format!("the directory of {id} is missing; remove it: matchlock rm {id}")))
+        }
+    }
+}
