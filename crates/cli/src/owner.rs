@@ -78,7 +78,11 @@ pub(crate) async fn own(
     if let Ok(End::NotStarted(_)) = outcome {
         sandbox.discard_if_new();
     }
-    sandbox.end(grace, why).await;
+    tokio::select! {
+        () = sandbox.end(grace, why) => {}
+        // Whoever insists does not wait for the guest.
+        _ = signals.next() => {}
+    }
     owned.server.finish().await;
     timings.mark("teardown");
     Ok(match outcome? {
@@ -154,16 +158,24 @@ impl Owned {
 
     /// Stays with the command, and if the sandbox is kept, with the sandbox.
     async fn attend(&mut self, connection: Connection, signals: &mut Signals) -> Result<End, Failure> {
-        let code = tokio::select! {
-            code = command(&self.sandbox, connection, signals) => code?,
-            grace = self.server.asked_to_close() => return Ok(End::Asked(grace)),
+        let attended = {
+            // In a terminal they are the command's, in the background they are for us.
+            let (own, passed_on) =
+                if connection.detached { (Some(&mut *signals), None) } else { (None, Some(&mut *signals)) };
+            tokio::select! {
+                attended = command(&self.sandbox, connection, passed_on) => attended?,
+                _ = signals::next(own) => return Ok(End::Signal(KILLED)),
+                grace = self.server.asked_to_close() => return Ok(End::Asked(grace)),
+            }
         };
-        let code = match code {
+        let code = match attended {
             Attended::NotStarted(code) => return Ok(End::NotStarted(code)),
             Attended::Ended(code) if !self.sandbox.spec().keep => return Ok(End::Command(code)),
             Attended::Ended(code) => code,
         };
         self.sandbox.record_exit(code);
+        let id = self.sandbox.id();
+        eprintln!("The command has ended ({code}); sandbox {id} runs until Ctrl-C or `matchlock kill {id}`");
         tokio::select! {
             _ = signals.next() => Ok(End::Signal(code)),
             grace = self.server.asked_to_close() => Ok(End::Asked(grace)),
@@ -182,7 +194,7 @@ impl Owned {
 async fn command(
     sandbox: &Sandbox,
     connection: Connection,
-    signals: &mut Signals,
+    signals: Option<&mut Signals>,
 ) -> Result<Attended, Failure> {
     let stdio = match (connection.terminal, connection.stdin) {
         (true, _) => Stdio::Terminal { size: terminal::size() },

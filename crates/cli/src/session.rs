@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::failure::{Failure, INTERRUPTED};
 use crate::output::BROKEN_PIPE;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::terminal::{self, RawMode};
 
 /// Exit code of a command that ran out of time, as of coreutils' `timeout`.
@@ -94,6 +94,8 @@ pub(crate) struct Connection {
     pub(crate) stdin: bool,
     /// The command has a terminal; ours becomes raw.
     pub(crate) terminal: bool,
+    /// It is connected to nobody, and our signals are not for it.
+    pub(crate) detached: bool,
     /// End it when it runs longer.
     pub(crate) timeout: Option<Duration>,
 }
@@ -102,7 +104,7 @@ pub(crate) struct Connection {
 pub(crate) async fn attend(
     command: Command<impl Output, impl Input, impl Control>,
     connection: Connection,
-    signals: &mut Signals,
+    mut signals: Option<&mut Signals>,
 ) -> Result<Attended, Error> {
     let Command { output, input, control } = command;
     let raw = (connection.terminal && terminal::is_terminal()).then(RawMode::enter).transpose();
@@ -120,7 +122,7 @@ pub(crate) async fn attend(
     let shown = loop {
         tokio::select! {
             shown = &mut shown => break shown?,
-            number = signals.next() => if impatience.passes_on(number) {
+            number = signals::next(signals.as_deref_mut()) => if impatience.passes_on(number) {
                 control.signal(number).await?;
             } else {
                 return Ok(Attended::Ended(INTERRUPTED));

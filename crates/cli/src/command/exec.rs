@@ -67,7 +67,7 @@ fn exec(args: &Args) -> Outcome {
         if mode == Mode::Pipe && !connection.stdin {
             command.input.finish().await?;
         }
-        match session::attend(remote::command(command), connection, &mut signals).await {
+        match session::attend(remote::command(command), connection, Some(&mut signals)).await {
             Ok(Attended::Ended(code) | Attended::NotStarted(code)) => Ok(code),
             Err(session::Error::Agent(error)) => Err(error.into()),
             Err(session::Error::Own(failure)) => Err(failure),
@@ -80,7 +80,8 @@ fn exec(args: &Args) -> Outcome {
 
 /// What the arguments ask for. `exec ID -it sh` means what `exec -it ID sh` does.
 fn meaning(args: &Args) -> Result<(ExecParams, Connection), Failure> {
-    let mut connection = Connection { stdin: args.interactive, terminal: args.tty, timeout: None };
+    let mut connection =
+        Connection { stdin: args.interactive, terminal: args.tty, detached: false, timeout: None };
     let mut argv = args.command.clone();
     while let Some(flags) = argv.first().and_then(|word| late_flags(word)) {
         connection.stdin |= flags.contains('i');

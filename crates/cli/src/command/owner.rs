@@ -99,8 +99,12 @@ fn own(args: &Args) -> Outcome {
         let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
         let created = Created::resume(&site, args.id, lock)?;
         let machinery = Machinery::find(&created.blueprint().spec)?;
-        let connection =
-            Connection { stdin: false, terminal: false, timeout: created.blueprint().spec.timeout };
+        let connection = Connection {
+            stdin: false,
+            terminal: false,
+            detached: true,
+            timeout: created.blueprint().spec.timeout,
+        };
         let timings = &mut Timings::start();
         owner::own(
             created,

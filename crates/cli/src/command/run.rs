@@ -194,6 +194,7 @@ fn start(args: &Args) -> Outcome {
         let connection = Connection {
             stdin: args.interactive,
             terminal: args.tty,
+            detached: false,
             timeout: created.blueprint().spec.timeout,
         };
         let (announce, timings) = (owner::announce, &mut timings);
