@@ -139,6 +139,12 @@ impl Running {
             .unwrap_or_else(|| self.give_up(&format!("{text:?} on stderr")));
     }
 
+    /// What it has written to standard error so far.
+    #[must_use]
+    pub fn stderr_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.bytes()).into_owned()
+    }
+
     /// Ends its standard input unless it is being fed; waits for its end, and for that of its output.
     ///
     /// # Panics

@@ -17,6 +17,7 @@ use vmm::kernel::Kernels;
 use vmm::qemu::Qemu;
 
 use crate::failure::{Failure, Outcome};
+use crate::progress::patiently;
 use crate::session::{self, Attended, Connection};
 use crate::signals::{self, Signals};
 use crate::{host, terminal};
@@ -149,7 +150,8 @@ impl Owned {
         timings.mark("layers");
         let volumes = Volumes::new(&host::home()?);
         let engine = Engine { vmm: &machinery.vmm, kernel: &machinery.kernel, layers, volumes };
-        let sandbox = created.start(engine, timings).await?;
+        let what = format!("starting {}", created.id());
+        let sandbox = patiently(what, created.start(engine, timings)).await?;
         let sandbox = Arc::new(sandbox);
         let server = rpc::Server::start(&sandbox)?;
         let bindings = Vec::new();

@@ -1,12 +1,15 @@
-//! Progress of pulls, imports and copies on standard error: bars on a terminal, a line a step elsewhere.
+//! Progress on standard error. Of pulls, imports and copies: bars on a terminal, a line a step
+//! elsewhere. Of waiting: a sign of life on a terminal, nothing elsewhere.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use image::digest::Digest;
 use image::progress::{Event, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::time::timeout;
 
 /// Draws what a pull or an import tells.
 pub(crate) struct Bars {
@@ -131,5 +134,25 @@ impl Drop for CopyBar {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Waits for `work`, and on a terminal says for what if it takes long enough to wonder.
+pub(crate) async fn patiently<T>(what: String, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if let Ok(done) = timeout(QUIET, &mut work).await {
+        return done;
+    }
+    let spinner = Spinner(ProgressBar::new_spinner().with_message(what));
+    spinner.0.enable_steady_tick(Duration::from_millis(100));
+    work.await
+}
+
+/// Goes without a trace, also when nobody waits any more.
+struct Spinner(ProgressBar);
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }

@@ -232,7 +232,10 @@ impl Tenure {
             }
             self.note(Phase::Cleaned);
         }
-        if let Err(error) = self.state.forget(self.id) {
+        // Somebody else may have been at the same thing, and faster.
+        if let Err(error) = self.state.forget(self.id)
+            && error.kind() != Kind::NotFound
+        {
             tracing::warn!(id = %self.id, %error, "its record stays until the next gc");
         }
     }

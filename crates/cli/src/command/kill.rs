@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::failure::Outcome;
+use crate::progress::patiently;
 use crate::{output, sandboxes, signals};
 
 /// End sandboxes at once.
@@ -36,7 +39,7 @@ pub(crate) fn end(named: &[String], all: bool, grace: Option<Duration>, done: &s
     }
     signals::interruptible(async {
         let ending = records.iter().map(|record| rpc::end(&site, record.id, grace));
-        let ended = futures_util::future::join_all(ending).await;
+        let ended = patiently("waiting for the end".to_owned(), join_all(ending)).await;
         sandboxes::each(records.iter().zip(ended).collect(), |(record, ended)| {
             ended?;
             output::line(&format!("{done} {}", record.id))?;
