@@ -24,7 +24,10 @@ mod tests;
 
 /// The longest payload that we put into a frame: with its header it is what Linux's virtio console
 /// driver takes in one write.
-const CHUNK: usize = 32 * 1024 - HEADER_LEN;
+const CHUNK: usize = 32 * 1024 - HEADROOM;
+
+/// Bytes before a payload that [`Stream::write_in_place`] needs.
+pub(crate) const HEADROOM: usize = HEADER_LEN;
 
 /// Why the channel ended.
 #[derive(Debug, Error)]
@@ -219,6 +222,11 @@ impl Shared {
             frame.extend_from_slice(part);
         }
         device.write_all(frame)
+    }
+
+    /// Sends one frame, which is complete.
+    fn write_frame(&self, frame: &[u8]) -> io::Result<()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).device.write_all(frame)
     }
 
     fn close(&self) {

@@ -9,7 +9,7 @@ use super::stdio::Input;
 use crate::transport::{Stream, StreamError};
 
 /// Bytes moved at a time.
-const CHUNK: usize = 16 * 1024;
+const CHUNK: usize = 64 * 1024;
 
 /// What ends the input on a terminal (`VEOF`, Ctrl-D) unless the program has made that something else.
 const END_OF_INPUT: u8 = 0x04;
@@ -18,10 +18,11 @@ const END_OF_INPUT: u8 = 0x04;
 /// read, or has closed its input, is nobody's fault.
 pub(super) fn relay(stream: &Stream, input: Input) {
     let mut input = Some(input);
+    let mut buffer = vec![0; CHUNK];
     while let Ok(Some(length)) = record(stream) {
         let moved = match length {
             0 => end(&mut input),
-            length => pass(stream, length, &mut input),
+            length => pass(stream, length, &mut input, &mut buffer),
         };
         if moved.is_err() {
             return;
@@ -37,8 +38,12 @@ fn record(stream: &Stream) -> Result<Option<u32>, StreamError> {
     Ok(header.map(|header| header.length))
 }
 
-fn pass(stream: &Stream, length: u32, input: &mut Option<Input>) -> Result<(), StreamError> {
-    let mut buffer = [0; CHUNK];
+fn pass(
+    stream: &Stream,
+    length: u32,
+    input: &mut Option<Input>,
+    buffer: &mut [u8],
+) -> Result<(), StreamError> {
     let mut left = usize::try_from(length).expect("at most MAX_RECORD");
     while left > 0 {
         let part = &mut buffer[..left.min(CHUNK)];

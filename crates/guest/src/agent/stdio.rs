@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use proto::agent::{RecordKind, Stdio, WindowSize};
 use rustix::fs::{Mode, OFlags, openat};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::tcsetwinsize;
 
 use super::running::winsize;
+
+/// What a pipe holds, bytes; only what is in it takes memory, and that is the command's.
+const PIPE: usize = 1024 * 1024;
 
 /// Both ends.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ pub(super) struct Streams {
     /// Where its input goes.
     pub(super) input: Option<Input>,
     /// Where its output comes from.
-    pub(super) outputs: Vec<(RecordKind, Arc<File>)>,
+    pub(super) outputs: Vec<Output>,
     /// Our side of its terminal.
     pub(super) terminal: Option<Arc<File>>,
 }
@@ -35,6 +38,33 @@ pub(super) enum Input {
     Terminal(Arc<File>),
 }
 
+/// Where a command's output comes from.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// The pipe of one of its outputs.
+    Pipe(RecordKind, File),
+    /// A terminal.
+    Terminal(Arc<File>),
+}
+
+impl Output {
+    /// What it is sent as.
+    pub(super) fn kind(&self) -> RecordKind {
+        match self {
+            Self::Pipe(kind, _) => *kind,
+            Self::Terminal(_) => RecordKind::Stdout,
+        }
+    }
+
+    /// What to read.
+    pub(super) fn file(&self) -> &File {
+        match self {
+            Self::Pipe(_, pipe) => pipe,
+            Self::Terminal(terminal) => terminal,
+        }
+    }
+}
+
 impl Streams {
     /// Makes them; terminals come from the file system `terminals`.
     pub(super) fn open(kind: Stdio, terminals: impl AsFd) -> io::Result<Self> {
@@ -46,16 +76,16 @@ impl Streams {
 
     fn pipes(stdin: bool) -> io::Result<Self> {
         let (their_input, input) = if stdin {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (reader, writer) = pipe()?;
             (reader, Some(Input::Pipe(writer.into())))
         } else {
             (File::open("/dev/null")?.into(), None)
         };
-        let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stdout, their_stdout) = pipe()?;
+        let (stderr, their_stderr) = pipe()?;
         let outputs = vec![
-            (RecordKind::Stdout, Arc::new(stdout.into())),
-            (RecordKind::Stderr, Arc::new(stderr.into())),
+            Output::Pipe(RecordKind::Stdout, stdout.into()),
+            Output::Pipe(RecordKind::Stderr, stderr.into()),
         ];
         Ok(Self { theirs: [their_input, their_stdout, their_stderr], input, outputs, terminal: None })
     }
@@ -71,8 +101,32 @@ impl Streams {
         Ok(Self {
             theirs: [theirs.try_clone()?, theirs.try_clone()?, theirs],
             input: Some(Input::Terminal(Arc::clone(&ours))),
-            outputs: vec![(RecordKind::Stdout, Arc::clone(&ours))],
+            outputs: vec![Output::Terminal(Arc::clone(&ours))],
             terminal: Some(ours),
         })
+    }
+}
+
+/// A pipe with room for much, so that an emulated CPU changes seldom between the command and us.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    fcntl_setpipe_size(&writer, PIPE)?;
+    Ok((reader, writer))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::pipe::fcntl_getpipe_size;
+
+    use super::*;
+
+    #[test]
+    fn pipes_are_large_in_both_directions() {
+        let streams = Streams::pipes(true).unwrap();
+        let Some(Input::Pipe(input)) = &streams.input else { panic!() };
+        assert_eq!(fcntl_getpipe_size(input).unwrap(), PIPE);
+        for output in &streams.outputs {
+            assert_eq!(fcntl_getpipe_size(output.file()).unwrap(), PIPE);
+        }
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use super::{CHUNK, Channel, Flow, State};
+use super::{CHUNK, Channel, Flow, HEADROOM, State};
 
 /// A stream cannot go on.
 #[derive(Debug, Error)]
@@ -135,6 +135,20 @@ impl Stream {
                 .collect();
             self.channel.0.write(header, &slices)?;
             sent += length;
+        }
+        Ok(())
+    }
+
+    /// Sends `buffer` without its first [`HEADROOM`] bytes, which are overwritten, as what has been
+    /// sent is: so that nothing has to be copied. Waits for credit.
+    pub(crate) fn write_in_place(&self, buffer: &mut [u8]) -> Result<(), StreamError> {
+        let mut start = HEADROOM;
+        while start < buffer.len() {
+            let header = self.wait_for_credit((buffer.len() - start).min(CHUNK))?;
+            let frame = &mut buffer[start - HEADROOM..start + header.payload_len()];
+            frame[..HEADROOM].copy_from_slice(&header.encode());
+            self.channel.0.write_frame(frame)?;
+            start += header.payload_len();
         }
         Ok(())
     }

@@ -130,6 +130,31 @@ fn a_host_that_reads_slowly_stops_the_sender_and_nothing_else() {
 }
 
 #[test]
+fn what_is_written_in_place_arrives_as_it_was_whatever_its_length() {
+    let (channel, mut host, _ended) = start();
+    let listener = channel.listen(Port::Exec);
+    let id = host.open(Port::Exec);
+    let stream = listener.accept().unwrap();
+    for length in [0, 1, HEADROOM, CHUNK, CHUNK + 1, 3 * CHUNK + 7] {
+        let bytes: Vec<u8> = (0..length).map(|at| (at * 31 % 251) as u8).collect();
+        let mut buffer = [&[0xee; HEADROOM][..], &bytes].concat();
+        let sent = thread::scope(|scope| {
+            let sender = scope.spawn(|| stream.write_in_place(&mut buffer));
+            let mut got = Vec::new();
+            while got.len() < length {
+                got.extend(host.receive().1);
+            }
+            assert!(got == bytes, "{length}");
+            sender.join().unwrap()
+        });
+        sent.unwrap();
+        if let Some(credit) = host.mux.taken(id, length) {
+            host.send(credit, &[]);
+        }
+    }
+}
+
+#[test]
 fn a_reset_wakes_readers_and_writers_and_calls_the_hook() {
     let (channel, mut host, _ended) = start();
     let listener = channel.listen(Port::Exec);
