@@ -48,7 +48,7 @@ impl Relay {
     /// Moves what can be moved, for one turn.
     pub(super) fn go_on(&mut self, stream: &Stream, buffer: &mut [u8]) -> Result<Next, End> {
         for _ in 0..TURN {
-            let moved = self.to_socket(stream)? | self.to_host(stream, buffer)?;
+            let moved = self.serve_socket(stream)? | self.serve_host(stream, buffer)?;
             if self.shut && self.finished {
                 return Err(End::Orderly);
             }
@@ -67,7 +67,7 @@ impl Relay {
         let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
 
-    fn to_socket(&mut self, stream: &Stream) -> Result<bool, End> {
+    fn serve_socket(&mut self, stream: &Stream) -> Result<bool, End> {
         if self.shut || !self.writable {
             // A host that has lost interest is to be heard of even if the socket takes nothing.
             stream.check()?;
@@ -92,7 +92,7 @@ impl Relay {
         Ok(false)
     }
 
-    fn to_host(&mut self, stream: &Stream, buffer: &mut [u8]) -> Result<bool, End> {
+    fn serve_host(&mut self, stream: &Stream, buffer: &mut [u8]) -> Result<bool, End> {
         if self.finished || !self.readable {
             return Ok(false);
         }

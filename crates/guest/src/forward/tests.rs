@@ -292,12 +292,14 @@ fn who_reads_slowly_on_either_side_holds_up_nobody_else() {
     let (keep, kept) = mpsc::channel();
     let deaf = server(move |stream| keep.send(stream).unwrap());
     let flood = server(|mut stream| {
-        thread::spawn(move || while stream.write_all(&[1; 65536]).is_ok() {});
+        thread::spawn(move || while stream.write_all(&[1; 8192]).is_ok() {});
     });
     let mut host = start();
 
-    let (unread, quick) = (host.connect(flood), host.connect(port));
+    let unread = host.ask(flood);
     host.unread.insert(unread);
+    assert_eq!(host.answer(unread), Answer::Connected);
+    let quick = host.connect(port);
     // Until its buffers, the kernel's too, are full.
     let stuck = host.connect(deaf);
     let _program = kept.recv_timeout(PATIENCE).unwrap();
