@@ -1,7 +1,7 @@
 //! Sandboxes: from an image and a specification to a VM that runs commands, and to nothing again.
 //!
 //! [`Sandbox::launch`] is the recipe; [`agent`] runs commands in it; dropping a [`Sandbox`] ends
-//! it. Terminals and exit codes live in `cli`, how a VM is made in `vmm`, images in `image`.
+//! it; [`publish`] makes ports of this machine lead into it. Terminals and exit codes live in `cli`, how a VM is made in `vmm`, images in `image`.
 
 pub mod agent;
 pub mod boot;
@@ -9,6 +9,7 @@ pub mod command;
 pub mod diagnose;
 pub mod home;
 mod launch;
+pub mod publish;
 mod random;
 pub mod scratch;
 pub mod timings;
