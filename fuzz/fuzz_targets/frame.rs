@@ -6,24 +6,32 @@
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use proto::credit::WINDOW;
+use proto::class::Class;
+use proto::Port;
 use proto::frame::{HEADER_LEN, Header, MAX_PAYLOAD};
 use proto::mux::{Event, Mux, Side};
 
 fuzz_target!(|wire: &[u8]| {
     let mut host = Mux::new(Side::Host);
-    let (ours, _) = host.open(5000).expect("nothing is open yet");
-    let mut unread = HashMap::from([(ours, 0u32)]);
+    // The window, and what of it is unread.
+    let mut unread = HashMap::new();
+    for port in [Port::Exec, Port::Forward] {
+        let (ours, _) = host.open(port as u32).expect("nothing is open yet");
+        unread.insert(ours, (Class::of_port(port as u32).window(), 0u32));
+    }
     for chunk in wire.as_chunks::<HEADER_LEN>().0 {
         let Ok(header) = Header::decode(chunk) else { return };
         assert_eq!(Header::decode(&header.encode()), Ok(header));
         assert!(header.payload_len() <= MAX_PAYLOAD as usize);
         match host.receive(header) {
-            Ok(Event::Opened { stream, .. }) => assert!(unread.insert(stream, 0).is_none(), "opened twice"),
+            Ok(Event::Opened { stream, port }) => {
+                let before = unread.insert(stream, (Class::of_port(port).window(), 0));
+                assert!(before.is_none(), "opened twice");
+            }
             Ok(Event::Data { stream, length }) => {
-                let unread = unread.get_mut(&stream).expect("data only comes on an open stream");
+                let (window, unread) = unread.get_mut(&stream).expect("data only comes on an open stream");
                 *unread += length;
-                assert!(*unread <= WINDOW, "more than the window without our reading");
+                assert!(*unread <= *window, "more than the window without our reading");
                 // A reader that takes half of what there is whenever something comes.
                 let taken = *unread / 2;
                 *unread -= taken;

@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use proto::agent::{Answer, Ended, Request};
 use proto::boot::{BootConfig, Control, Hello, Progress};
+use proto::forward::{self, Connect};
 use proto::message::{MAX_MESSAGE, PREFIX_LEN, decode, encode, length};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -28,4 +29,6 @@ fuzz_target!(|wire: &[u8]| {
     check::<BootConfig>(body);
     check::<Progress>(body);
     check::<Control>(body);
+    check::<Connect>(body);
+    check::<forward::Answer>(body);
 });

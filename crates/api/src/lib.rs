@@ -12,6 +12,7 @@ pub mod spec;
 pub mod status;
 
 pub use error::{Explain, Kind};
+pub use forward::{Binding, Forward};
 pub use id::SandboxId;
 pub use name::SandboxName;
 pub use status::Status;

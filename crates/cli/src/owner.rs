@@ -9,6 +9,7 @@ use api::forward::Binding;
 use api::spec::SandboxSpec;
 use image::store::LayerSet;
 use sandbox::agent::Stdio;
+use sandbox::publish::Publisher;
 use sandbox::timings::Timings;
 use sandbox::volume::Volumes;
 use sandbox::{Blueprint, Created, Engine, Sandbox, Why};
@@ -133,6 +134,7 @@ pub(crate) fn announce_forwards(bindings: &[Binding]) {
 struct Owned {
     sandbox: Arc<Sandbox>,
     bindings: Vec<Binding>,
+    _publisher: Publisher,
     server: rpc::Server,
 }
 
@@ -154,8 +156,10 @@ impl Owned {
         let sandbox = patiently(what, created.start(engine, timings)).await?;
         let sandbox = Arc::new(sandbox);
         let server = rpc::Server::start(&sandbox)?;
-        let bindings = Vec::new();
-        Ok(Self { bindings, server, sandbox })
+        let mut publisher = Publisher::new(sandbox.agent().clone());
+        let spec = sandbox.spec();
+        let bindings = publisher.replace(&spec.publish, &spec.publish_addresses)?;
+        Ok(Self { bindings, _publisher: publisher, server, sandbox })
     }
 
     /// Stays with the command, and if the sandbox is kept, with the sandbox.

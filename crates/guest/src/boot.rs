@@ -17,6 +17,7 @@ use thiserror::Error;
 use self::extra::ExtraError;
 use crate::agent::Agent;
 use crate::ending;
+use crate::forward;
 use crate::port::{self, PortError};
 use crate::spawner::{self, SpawnerError};
 use crate::transport::{Channel, Stream, StreamError};
@@ -101,6 +102,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
             agent
                 .serve(channel.listen(Port::Exec))
                 .map_err(|error| BootError::step("start the agent", error))?;
+            forward::serve(&channel).map_err(|error| BootError::step("start the forwarder", error))?;
             stream.send(&Progress::Ready { uptime_us: uptime_us() })?;
             obey(&stream, &agent)
         }

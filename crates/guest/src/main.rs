@@ -3,7 +3,8 @@
 //! Three kinds of processes run this one program, none of which executes it again:
 //!
 //! ```text
-//! agent (PID 1, threads)   talks to the host: boot, then one thread for each request
+//! agent (PID 1, threads)   talks to the host: boot, then one thread for each request, and one
+//! │                        for all forwarded connections
 //! └─ spawner               forked while there was one thread only; forks for every command
 //!    └─ command's init     process 1 of the command's PID namespace: signals, zombies
 //!       └─ the command     process 2
@@ -17,6 +18,7 @@ mod agent;
 mod boot;
 mod command;
 mod ending;
+mod forward;
 mod port;
 mod spawner;
 mod transport;

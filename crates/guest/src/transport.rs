@@ -16,8 +16,11 @@ use proto::frame::{FrameError, HEADER_LEN, Header, Reason, StreamId};
 use proto::mux::{Event, Mux, MuxError, Side};
 use thiserror::Error;
 
-pub(crate) use stream::{Stream, StreamError};
+pub(crate) use events::Events;
+use events::Waker;
+pub(crate) use stream::{Read, Stream, StreamError};
 
+mod events;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -55,6 +58,7 @@ pub(crate) struct Channel(Arc<Shared>);
 pub(crate) struct Listener {
     channel: Channel,
     port: Port,
+    /// Whom [`Listener::accept`] waits for.
     arrived: Arc<Condvar>,
 }
 
@@ -82,16 +86,15 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     streams: VecDeque<StreamId>,
-    arrived: Arc<Condvar>,
+    waker: Waker,
 }
 
 /// Our end of one stream.
-#[derive(Default)]
 struct Flow {
-    /// What has arrived and was not read, at most [`proto::credit::WINDOW`].
+    /// What has arrived and was not read, at most its [`proto::class::Class::window`].
     inbox: VecDeque<u8>,
     /// Woken by everything that happens to this stream.
-    changed: Arc<Condvar>,
+    waker: Waker,
     peer_finished: bool,
     we_finished: bool,
     reset: Option<Reason>,
@@ -108,6 +111,26 @@ impl std::fmt::Debug for Flow {
             .field("inbox", &self.inbox.len())
             .field("reset", &self.reset)
             .finish_non_exhaustive()
+    }
+}
+
+impl Flow {
+    fn new(waker: Waker) -> Self {
+        Self {
+            inbox: VecDeque::new(),
+            waker,
+            peer_finished: false,
+            we_finished: false,
+            reset: None,
+            unread: false,
+            abandoned: false,
+            on_reset: None,
+        }
+    }
+
+    /// Of a stream that threads wait for.
+    fn waited_for() -> Self {
+        Self::new(Waker::Threads(Arc::default()))
     }
 }
 
@@ -143,7 +166,7 @@ impl Channel {
         let (id, header) = {
             let mut state = self.0.state();
             let (id, header) = state.mux.open(port as u32).map_err(StreamError::TooMany)?;
-            state.flows.insert(id, Flow::default());
+            state.flows.insert(id, Flow::waited_for());
             (id, header)
         };
         let stream = Stream::new(self.clone(), id);
@@ -154,9 +177,20 @@ impl Channel {
     /// Listens on `port`; streams to ports where nobody listens are refused.
     pub(crate) fn listen(&self, port: Port) -> Listener {
         let arrived = Arc::new(Condvar::new());
-        let waiting = Waiting { streams: VecDeque::new(), arrived: Arc::clone(&arrived) };
-        self.0.state().listeners.insert(port as u32, waiting);
+        self.listen_with(port, Waker::Threads(Arc::clone(&arrived)));
         Listener { channel: self.clone(), port, arrived }
+    }
+
+    /// Listens on `port`; what happens on it and to its streams is told to `events`, and nobody has to
+    /// wait: there is [`Listener::try_accept`], [`Stream::try_read`], [`Stream::room`].
+    pub(crate) fn listen_all(&self, port: Port, events: Events) -> Listener {
+        self.listen_with(port, Waker::Events(events));
+        Listener { channel: self.clone(), port, arrived: Arc::default() }
+    }
+
+    fn listen_with(&self, port: Port, waker: Waker) {
+        let waiting = Waiting { streams: VecDeque::new(), waker };
+        self.0.state().listeners.insert(port as u32, waiting);
     }
 
     fn receive_all(&self, mut device: File) -> ChannelError {
@@ -205,6 +239,17 @@ impl Listener {
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+
+    /// Whether there will be no more streams.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.channel.0.state().closed
+    }
+
+    /// The next stream, if one waits.
+    pub(crate) fn try_accept(&self) -> Option<Stream> {
+        let id = self.channel.0.state().listeners.get_mut(&(self.port as u32))?.streams.pop_front()?;
+        Some(Stream::new(self.channel.clone(), id))
+    }
 }
 
 impl Shared {
@@ -232,11 +277,11 @@ impl Shared {
     fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        for flow in state.flows.values() {
-            flow.changed.notify_all();
+        for (stream, flow) in &state.flows {
+            flow.waker.changed(*stream);
         }
         for waiting in state.listeners.values() {
-            waiting.arrived.notify_all();
+            waiting.waker.arrived();
         }
     }
 }
@@ -252,13 +297,13 @@ impl State {
             Event::Data { stream, .. } => return (self.arrived(stream, payload), None),
             Event::Writable { stream } => {
                 if let Some(flow) = self.flows.get(&stream) {
-                    flow.changed.notify_all();
+                    flow.waker.changed(stream);
                 }
             }
             Event::Finished { stream } => {
                 if let Some(flow) = self.flows.get_mut(&stream) {
                     flow.peer_finished = true;
-                    flow.changed.notify_all();
+                    flow.waker.changed(stream);
                 }
                 self.forget_if_over(stream);
             }
@@ -273,8 +318,12 @@ impl State {
             return self.mux.reset(stream, Reason::Refused);
         };
         waiting.streams.push_back(stream);
-        waiting.arrived.notify_one();
-        self.flows.insert(stream, Flow::default());
+        waiting.waker.arrived();
+        let flow = match &waiting.waker {
+            Waker::Threads(_) => Flow::waited_for(),
+            Waker::Events(_) => Flow::new(waiting.waker.clone()),
+        };
+        self.flows.insert(stream, flow);
         None
     }
 
@@ -284,14 +333,14 @@ impl State {
             return self.mux.taken(stream, payload.len());
         }
         flow.inbox.extend(payload);
-        flow.changed.notify_all();
+        flow.waker.changed(stream);
         None
     }
 
     fn was_reset(&mut self, stream: StreamId, reason: Reason) -> Option<Hook> {
         let flow = self.flows.get_mut(&stream)?;
         flow.reset = Some(reason);
-        flow.changed.notify_all();
+        flow.waker.changed(stream);
         let hook = flow.on_reset.take();
         self.forget_if_over(stream);
         hook

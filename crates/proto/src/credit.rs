@@ -1,17 +1,13 @@
 //! Credit: how many bytes each side of a stream may still send.
 //!
-//! The receiver's buffer is [`WINDOW`] bytes. A sender spends credit with every byte and gets it
+//! The receiver's buffer is a window of bytes, by the stream's [`crate::class::Class`]. A sender spends credit with every byte and gets it
 //! back when the receiver's *program* has taken the bytes, so a slow reader of one stream can
 //! neither fill the host's memory nor hold up another stream.
 
 use thiserror::Error;
 
-/// Credit of a new stream in each direction, and so the most that is ever buffered for it, bytes.
-/// Below this an emulated guest waits for credit more than it sends (measured over virtio-serial).
-pub const WINDOW: u32 = 2 * 1024 * 1024;
-
-/// Credit is given back in portions of this size, not byte by byte.
-const PORTION: u32 = WINDOW / 4;
+/// How often credit is given back for one window of bytes.
+const PORTIONS: u32 = 4;
 
 /// The peer broke the rules of credit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -37,23 +33,25 @@ pub enum CreditError {
 /// The sending half: what we may still send.
 #[derive(Debug)]
 pub struct Sending {
+    window: u32,
     left: u32,
 }
 
 /// The receiving half: what the peer may still send, and what we owe it.
 #[derive(Debug)]
 pub struct Receiving {
+    window: u32,
     left: u32,
     owed: u32,
 }
 
-impl Default for Sending {
-    fn default() -> Self {
-        Self { left: WINDOW }
-    }
-}
-
 impl Sending {
+    /// Of a new stream.
+    #[must_use]
+    pub fn new(window: u32) -> Self {
+        Self { window, left: window }
+    }
+
     /// Bytes that may be sent now.
     #[must_use]
     pub fn left(&self) -> u32 {
@@ -73,20 +71,20 @@ impl Sending {
     /// [`CreditError::Excess`] if it gave more than we can have sent.
     pub fn gain(&mut self, given: u32) -> Result<(), CreditError> {
         match self.left.checked_add(given) {
-            Some(left) if left <= WINDOW => self.left = left,
+            Some(left) if left <= self.window => self.left = left,
             _ => return Err(CreditError::Excess { given, had: self.left }),
         }
         Ok(())
     }
 }
 
-impl Default for Receiving {
-    fn default() -> Self {
-        Self { left: WINDOW, owed: 0 }
-    }
-}
-
 impl Receiving {
+    /// Of a new stream.
+    #[must_use]
+    pub fn new(window: u32) -> Self {
+        Self { window, left: window, owed: 0 }
+    }
+
     /// Data arrived.
     ///
     /// # Errors
@@ -100,7 +98,8 @@ impl Receiving {
     /// time for a portion.
     pub fn taken(&mut self, bytes: u32) -> Option<u32> {
         self.owed += bytes;
-        if self.owed < PORTION {
+        // In portions, not byte by byte.
+        if self.owed < self.window / PORTIONS {
             return None;
         }
         self.left += self.owed;
@@ -110,15 +109,23 @@ impl Receiving {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::class::Class;
+
+    const WINDOW: u32 = Class::Conversation.window();
 
     proptest! {
         /// Whatever the order of sends and takes: never more than a window in flight, and a
         /// receiver that takes everything always lets the sender go on.
         #[test]
-        fn credit_is_conserved_and_never_starves(steps in prop::collection::vec((any::<bool>(), 1u32..200_000), 1..300)) {
-            let (mut sending, mut receiving) = (Sending::default(), Receiving::default());
+        fn credit_is_conserved_and_never_starves(
+            class in prop_oneof![Just(Class::Conversation), Just(Class::Connection)],
+            steps in prop::collection::vec((any::<bool>(), 1u32..200_000), 1..300),
+        ) {
+            let window = class.window();
+            let (mut sending, mut receiving) = (Sending::new(window), Receiving::new(window));
             let mut buffered = 0u32;
             for (send, amount) in steps {
                 if send {
@@ -132,20 +139,20 @@ mod tests {
                         sending.gain(credit).unwrap();
                     }
                 }
-                prop_assert!(buffered <= WINDOW);
-                prop_assert!(sending.left() + buffered + PORTION > WINDOW || buffered > 0);
+                prop_assert!(buffered <= window);
+                prop_assert!(sending.left() + buffered + window / PORTIONS > window || buffered > 0);
             }
             if let Some(credit) = receiving.taken(buffered) {
                 sending.gain(credit).unwrap();
             }
-            prop_assert!(sending.left() > WINDOW - PORTION, "a drained stream must be able to send");
+            prop_assert!(sending.left() > window - window / PORTIONS, "a drained stream must be able to send");
         }
     }
 
     #[test]
     fn a_peer_that_cheats_is_caught() {
-        assert_eq!(Sending::default().gain(1), Err(CreditError::Excess { given: 1, had: WINDOW }));
-        let mut receiving = Receiving::default();
+        assert_eq!(Sending::new(WINDOW).gain(1), Err(CreditError::Excess { given: 1, had: WINDOW }));
+        let mut receiving = Receiving::new(WINDOW);
         receiving.accept(WINDOW).unwrap();
         assert_eq!(receiving.accept(1), Err(CreditError::Overrun { sent: 1, left: 0 }));
     }

@@ -4,11 +4,13 @@
 //! function: hostile input gives a typed error, never a panic and never unbounded memory.
 //!
 //! Layers, lowest first: [`frame`] (the multiplexer's header) → [`mux`] (streams with credit)
-//! → [`message`] (length-prefixed values on one stream) → [`boot`] and [`agent`] (the values).
+//! → [`message`] (length-prefixed values on one stream) → [`boot`], [`agent`], [`forward`] (the values).
 
 pub mod agent;
 pub mod boot;
+pub mod class;
 pub mod credit;
+pub mod forward;
 pub mod frame;
 pub mod message;
 pub mod mux;
@@ -29,12 +31,14 @@ pub enum Port {
     Exec = 5000,
     /// The host listens: the guest connects once, says [`boot::Hello`], and keeps the stream open.
     Boot = 5002,
+    /// The guest listens: one stream per [`forward::Connect`].
+    Forward = 5003,
 }
 
 impl Port {
     /// The port of that number, if it is one of ours.
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {
-        [Self::Exec, Self::Boot].into_iter().find(|port| *port as u32 == number)
+        [Self::Exec, Self::Boot, Self::Forward].into_iter().find(|port| *port as u32 == number)
     }
 }

@@ -8,12 +8,9 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
+use crate::class::Class;
 use crate::credit::{CreditError, Receiving, Sending};
 use crate::frame::{Frame, Header, MAX_PAYLOAD, Reason, StreamId};
-
-/// Streams that one side may have opened at a time. Bounds what a hostile guest can make the host
-/// buffer: this many times [`crate::credit::WINDOW`].
-pub const MAX_STREAMS: usize = 256;
 
 /// Which side of the channel a [`Mux`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +57,7 @@ pub enum Event {
         /// Why.
         reason: Reason,
     },
-    /// The peer opened more than [`MAX_STREAMS`]: send this answer.
+    /// The peer opened more than [`Class::streams`]: send this answer.
     Overload {
         /// A reset for the new stream.
         answer: Header,
@@ -93,21 +90,36 @@ pub enum MuxError {
 
 /// We have as many streams open as we may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{MAX_STREAMS} streams are open already")]
-pub struct TooManyStreams;
+#[error("{0} streams are open already")]
+pub struct TooManyStreams(pub usize);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Stream {
+    class: Class,
     sending: Sending,
     receiving: Receiving,
     we_finished: bool,
     peer_finished: bool,
 }
 
+impl Stream {
+    fn new(class: Class) -> Self {
+        Self {
+            class,
+            sending: Sending::new(class.window()),
+            receiving: Receiving::new(class.window()),
+            we_finished: false,
+            peer_finished: false,
+        }
+    }
+}
+
 /// The state of one side of a channel.
 #[derive(Debug)]
 pub struct Mux {
     streams: HashMap<StreamId, Stream>,
+    /// How many of `streams` there are: of the guest and of the host, by class.
+    open: [[usize; Class::COUNT]; 2],
     next_ours: u32,
     last_theirs: u32,
 }
@@ -120,20 +132,19 @@ impl Mux {
             Side::Host => (1, 0),
             Side::Guest => (2, u32::MAX),
         };
-        Self { streams: HashMap::new(), next_ours, last_theirs }
+        Self { streams: HashMap::new(), open: Default::default(), next_ours, last_theirs }
     }
 
     /// Opens a stream to the peer's `port`.
     ///
     /// # Errors
-    /// When [`MAX_STREAMS`] of ours are open.
+    /// When [`Class::streams`] of ours are open.
     pub fn open(&mut self, port: u32) -> Result<(StreamId, Header), TooManyStreams> {
-        let stream = StreamId(self.next_ours);
-        if self.count(stream) >= MAX_STREAMS {
-            return Err(TooManyStreams);
+        let (stream, class) = (StreamId(self.next_ours), Class::of_port(port));
+        if !self.insert(stream, class) {
+            return Err(TooManyStreams(class.streams()));
         }
         self.next_ours += 2;
-        self.streams.insert(stream, Stream::default());
         Ok((stream, Header { stream, frame: Frame::Open { port } }))
     }
 
@@ -169,7 +180,7 @@ impl Mux {
                 Event::Finished { stream }
             }
             Frame::Reset { reason } => {
-                self.streams.remove(&stream);
+                self.remove(stream);
                 Event::Reset { stream, reason }
             }
             Frame::Open { .. } => unreachable!("opened above"),
@@ -186,6 +197,15 @@ impl Mux {
         let wanted = u32::try_from(wanted).unwrap_or(MAX_PAYLOAD).min(MAX_PAYLOAD);
         let length = state.sending.spend(wanted);
         Ok((length > 0).then_some(Header { stream, frame: Frame::Data { length } }))
+    }
+
+    /// Bytes that may be sent on `stream` now.
+    ///
+    /// # Errors
+    /// [`Gone`] if the stream was reset, or finished by us.
+    pub fn room(&self, stream: StreamId) -> Result<usize, Gone> {
+        let state = self.streams.get(&stream).filter(|state| !state.we_finished).ok_or(Gone)?;
+        Ok(state.sending.left() as usize)
     }
 
     /// The program has read `bytes` of what arrived on `stream`.
@@ -206,7 +226,7 @@ impl Mux {
 
     /// Gives `stream` up in both directions.
     pub fn reset(&mut self, stream: StreamId, reason: Reason) -> Option<Header> {
-        self.streams.remove(&stream)?;
+        self.remove(stream)?;
         Some(Header { stream, frame: Frame::Reset { reason } })
     }
 
@@ -216,22 +236,38 @@ impl Mux {
             return Err(MuxError::BadOpen(stream.0));
         }
         self.last_theirs = stream.0;
-        if self.count(stream) >= MAX_STREAMS {
+        if !self.insert(stream, Class::of_port(port)) {
             let frame = Frame::Reset { reason: Reason::TooManyStreams };
             return Ok(Event::Overload { answer: Header { stream, frame } });
         }
-        self.streams.insert(stream, Stream::default());
         Ok(Event::Opened { stream, port })
     }
 
-    /// Streams opened by the side that opens numbers like `like`.
-    fn count(&self, like: StreamId) -> usize {
-        self.streams.keys().filter(|stream| stream.0 % 2 == like.0 % 2).count()
+    /// Adds a stream, if the side that has opened it may open one more of its class.
+    fn insert(&mut self, stream: StreamId, class: Class) -> bool {
+        let open = self.count(stream, class);
+        if *open >= class.streams() {
+            return false;
+        }
+        *open += 1;
+        self.streams.insert(stream, Stream::new(class));
+        true
+    }
+
+    fn remove(&mut self, stream: StreamId) -> Option<()> {
+        let Stream { class, .. } = self.streams.remove(&stream)?;
+        *self.count(stream, class) -= 1;
+        Some(())
+    }
+
+    /// How many streams of `class` are open from the side that opens numbers like `like`.
+    fn count(&mut self, like: StreamId, class: Class) -> &mut usize {
+        &mut self.open[usize::from(!like.0.is_multiple_of(2))][class as usize]
     }
 
     fn forget_if_done(&mut self, stream: StreamId) {
         if self.streams.get(&stream).is_some_and(|state| state.we_finished && state.peer_finished) {
-            self.streams.remove(&stream);
+            self.remove(stream);
         }
     }
 }
@@ -248,7 +284,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::credit::WINDOW;
+
+    const EXEC: u32 = crate::Port::Exec as u32;
+    const FORWARD: u32 = crate::Port::Forward as u32;
 
     fn pair() -> (Mux, Mux) {
         (Mux::new(Side::Host), Mux::new(Side::Guest))
@@ -294,25 +332,66 @@ mod tests {
 
     #[test]
     fn too_many_streams_are_turned_away_on_both_sides() {
-        let (mut host, mut guest) = pair();
-        for _ in 0..MAX_STREAMS {
-            let (_, open) = host.open(5000).unwrap();
-            assert!(matches!(guest.receive(open), Ok(Event::Opened { .. })));
+        for port in [EXEC, FORWARD] {
+            let (mut host, mut guest) = pair();
+            let most = Class::of_port(port).streams();
+            for _ in 0..most {
+                let (_, open) = host.open(port).unwrap();
+                assert!(matches!(guest.receive(open), Ok(Event::Opened { .. })));
+            }
+            assert_eq!(host.open(port), Err(TooManyStreams(most)));
+            let stream = StreamId(2 * u32::try_from(most).unwrap() + 1);
+            let over = Header { stream, frame: Frame::Open { port } };
+            assert!(matches!(guest.receive(over), Ok(Event::Overload { .. })));
+            assert!(guest.open(5002).is_ok(), "each side has its own allowance");
         }
-        assert_eq!(host.open(5000), Err(TooManyStreams));
-        let stream = StreamId(2 * u32::try_from(MAX_STREAMS).unwrap() + 1);
-        let over = Header { stream, frame: Frame::Open { port: 5000 } };
-        assert!(matches!(guest.receive(over), Ok(Event::Overload { .. })));
-        assert!(guest.open(5002).is_ok(), "each side has its own allowance");
+    }
+
+    #[test]
+    fn connections_cannot_use_up_what_commands_need() {
+        let (mut host, mut guest) = pair();
+        let mut last = None;
+        while let Ok((stream, open)) = host.open(FORWARD) {
+            assert!(matches!(guest.receive(open), Ok(Event::Opened { .. })));
+            last = Some(stream);
+        }
+        let (_, open) = host.open(EXEC).unwrap();
+        assert!(matches!(guest.receive(open), Ok(Event::Opened { .. })));
+        // One that ends makes room for one.
+        let reset = host.reset(last.unwrap(), Reason::Cancelled).unwrap();
+        guest.receive(reset).unwrap();
+        let (_, open) = host.open(FORWARD).unwrap();
+        assert!(matches!(guest.receive(open), Ok(Event::Opened { .. })));
+        assert!(host.open(FORWARD).is_err());
+    }
+
+    #[test]
+    fn a_connection_has_a_window_of_its_class() {
+        let (mut host, mut guest) = pair();
+        let (stream, open) = host.open(FORWARD).unwrap();
+        guest.receive(open).unwrap();
+        let mut sent = 0;
+        while let Some(header) = guest.send(stream, usize::MAX).unwrap() {
+            sent += header.payload_len();
+            host.receive(header).unwrap();
+        }
+        assert_eq!(sent, Class::Connection.window() as usize);
+        assert_eq!(guest.room(stream), Ok(0));
+        let over = Header { stream, frame: Frame::Data { length: 1 } };
+        assert!(matches!(host.receive(over), Err(MuxError::Credit { .. })));
     }
 
     proptest! {
         /// Two honest sides with any interleaving of sending, delivery and reading: every byte
         /// arrives, nothing is ever buffered over the window, and no stream starves.
         #[test]
-        fn honest_sides_never_fail_or_starve(steps in prop::collection::vec((0u8..5, 1usize..150_000), 1..400)) {
+        fn honest_sides_never_fail_or_starve(
+            port in prop_oneof![Just(EXEC), Just(FORWARD)],
+            steps in prop::collection::vec((0u8..5, 1usize..150_000), 1..400),
+        ) {
+            let window = Class::of_port(port).window() as usize;
             let (mut host, mut guest) = pair();
-            let (stream, open) = host.open(5000).unwrap();
+            let (stream, open) = host.open(port).unwrap();
             let mut to_guest = VecDeque::from([open]);
             let mut to_host = VecDeque::new();
             let (mut sent, mut read, mut buffered) = (0usize, 0usize, 0usize);
@@ -322,7 +401,7 @@ mod tests {
                 {
                     *buffered += length as usize;
                 }
-                prop_assert!(*buffered <= WINDOW as usize);
+                prop_assert!(*buffered <= window);
                 Ok(())
             };
             let drain = steps.iter().copied().chain((0..4000).map(|step| ((step % 4) as u8, 1 << 20)));
@@ -342,8 +421,8 @@ mod tests {
                     _ => { let mut none = 0; deliver(&mut to_host, &mut host, &mut none)?; }
                 }
             }
-            prop_assert!(sent > WINDOW as usize * 4, "a reader that reads keeps the writer going");
-            prop_assert!(sent - read <= WINDOW as usize);
+            prop_assert!(sent > window * 4, "a reader that reads keeps the writer going");
+            prop_assert!(sent - read <= window);
         }
 
         /// Any headers at all: an error or an event, and never more buffered than promised.
@@ -351,6 +430,7 @@ mod tests {
         fn hostile_headers_never_panic(wires in prop::collection::vec((0u32..9, 1u8..6, 0u32..70_000), 1..200)) {
             let mut host = Mux::new(Side::Host);
             let (ours, _) = host.open(5000).unwrap();
+            host.open(FORWARD).unwrap();
             host.finish(ours);
             for (stream, kind, argument) in wires {
                 let mut wire = [0; crate::frame::HEADER_LEN];

@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::time::Duration;
 
-use api::forward::Binding;
-use api::rpc::{Failure, PortForwardParams, StatusResult};
+use api::rpc::{Failure, StatusResult};
 use api::spec::CommandSpec;
 use sandbox::agent::{AgentError, Running, Stdio};
+use sandbox::publish::Publisher;
 use tokio::io::AsyncRead;
 
 /// The owner of a sandbox, or of none yet: then every method fails and says so.
@@ -16,8 +16,6 @@ use tokio::io::AsyncRead;
 pub trait Host: Send + Sync + 'static {
     /// Gives the sandbox's log.
     type Log: AsyncRead + Send + Unpin + 'static;
-    /// Keeps ports published until it is dropped.
-    type Published: Send + 'static;
 
     /// Starts a command. The specification has an empty entrypoint and all words as its arguments:
     /// neither the image's ENTRYPOINT nor its CMD are added.
@@ -34,11 +32,8 @@ pub trait Host: Send + Sync + 'static {
     /// what is there now.
     fn log(&self, follow: bool) -> impl Future<Output = Result<Self::Log, Failure>> + Send;
 
-    /// Publishes ports of the guest on the host.
-    fn publish(
-        &self,
-        wanted: PortForwardParams,
-    ) -> impl Future<Output = Result<(Self::Published, Vec<Binding>), Failure>> + Send;
+    /// What publishes the guest's ports; of none yet.
+    fn publisher(&self) -> Result<Publisher, Failure>;
 
     /// Who this is.
     fn status(&self) -> impl Future<Output = Result<StatusResult, Failure>> + Send;

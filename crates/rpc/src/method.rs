@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use api::rpc::{Failure, Id};
+use sandbox::publish::Publisher;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
@@ -94,7 +95,7 @@ pub(crate) struct Call<H: Host> {
     pub(crate) inbox: Inbox,
     pub(crate) collected: Collected,
     /// The ports that the session has published.
-    pub(crate) published: Arc<Mutex<Option<H::Published>>>,
+    pub(crate) published: Arc<Mutex<Option<Publisher>>>,
 }
 
 impl<H: Host> Call<H> {

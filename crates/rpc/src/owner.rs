@@ -4,13 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::forward::Binding;
 use api::lifecycle::Resource;
-use api::rpc::{Code, Failure, PortForwardParams, StatusResult};
+use api::rpc::{Code, Failure, StatusResult};
 use api::spec::CommandSpec;
 use api::{Explain, Kind};
 use sandbox::agent::{AgentError, Running, Stdio};
 use sandbox::log::Follower;
+use sandbox::publish::Publisher;
 use sandbox::tenure::TenureError;
 use sandbox::{LaunchError, SOCKET, Sandbox};
 use thiserror::Error;
@@ -117,7 +117,6 @@ struct Owned {
 
 impl Host for Owned {
     type Log = DuplexStream;
-    type Published = ();
 
     async fn exec(&self, command: CommandSpec, stdio: Stdio) -> Result<Running, Failure> {
         self.sandbox.exec(&command, stdio).await.map_err(|error| {
@@ -145,8 +144,8 @@ impl Host for Owned {
         Ok(reader)
     }
 
-    async fn publish(&self, _: PortForwardParams) -> Result<((), Vec<Binding>), Failure> {
-        Err(Failure::new(Code::VM, Kind::Internal, "ports cannot be forwarded in this version"))
+    fn publisher(&self) -> Result<Publisher, Failure> {
+        Ok(Publisher::new(self.sandbox.agent().clone()))
     }
 
     async fn status(&self) -> Result<StatusResult, Failure> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::Kind;
 use api::rpc::{Code, Failure, Id};
+use sandbox::publish::Publisher;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, Semaphore, oneshot};
 use tokio::task::JoinSet;
@@ -75,7 +76,7 @@ struct Session<H: Host> {
     tasks: JoinSet<()>,
     /// For input that waits.
     room: Arc<Semaphore>,
-    published: Arc<Mutex<Option<H::Published>>>,
+    published: Arc<Mutex<Option<Publisher>>>,
 }
 
 /// What is to be done for a line before the next can be taken.

@@ -8,15 +8,14 @@ mod raw;
 mod server;
 mod throughput;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::forward::{Binding, Forward};
-use api::rpc::{Code, Failure, PortForwardParams, StatusResult};
+use api::rpc::{Code, Failure, StatusResult};
 use api::spec::CommandSpec;
 use api::{Kind, SandboxId};
 use sandbox::agent::{Agent, AgentError, Running, Stdio};
+use sandbox::publish::Publisher;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -27,21 +26,18 @@ use agent::Guest;
 /// How long anything may take on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
 
+/// Whether somebody listens on that port of this machine.
+pub(crate) fn is_published(port: u64) -> bool {
+    let port = u16::try_from(port).expect("it is a port");
+    std::net::TcpStream::connect((api::forward::DEFAULT_ADDRESS, port)).is_ok()
+}
+
 /// A host whose commands run on this machine.
 pub(crate) struct Local {
     agent: Agent,
     guest: Arc<Guest>,
-    published: Arc<AtomicUsize>,
     closed: watch::Sender<bool>,
     grace: Mutex<Option<Duration>>,
-}
-
-pub(crate) struct Published(Arc<AtomicUsize>);
-
-impl Drop for Published {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// What the log is.
@@ -49,7 +45,6 @@ const LOG: &[u8] = b"first line\nsecond line\n";
 
 impl Host for Local {
     type Log = Box<dyn AsyncRead + Send + Unpin>;
-    type Published = Published;
 
     async fn exec(&self, command: CommandSpec, stdio: Stdio) -> Result<Running, Failure> {
         let resolved = sandbox::command::resolve(&Default::default(), &command, stdio);
@@ -74,16 +69,8 @@ impl Host for Local {
         Ok(Box::new(LOG.chain(reader)))
     }
 
-    async fn publish(&self, wanted: PortForwardParams) -> Result<(Published, Vec<Binding>), Failure> {
-        let addresses = wanted.addresses.unwrap_or_else(|| vec!["127.0.0.1".parse().unwrap()]);
-        let binding = |forward: &Forward| Binding {
-            address: addresses[0],
-            local_port: forward.local_port,
-            remote_port: forward.remote_port,
-        };
-        self.published.fetch_add(1, Ordering::SeqCst);
-        let bindings = wanted.forwards.iter().map(binding).collect();
-        Ok((Published(Arc::clone(&self.published)), bindings))
+    fn publisher(&self) -> Result<Publisher, Failure> {
+        Ok(Publisher::new(self.agent.clone()))
     }
 
     async fn status(&self) -> Result<StatusResult, Failure> {
@@ -109,7 +96,6 @@ pub(crate) fn service() -> (Service<Local>, Arc<Local>) {
     let host = Arc::new(Local {
         agent: Agent::new(channel),
         guest,
-        published: Arc::default(),
         closed: watch::Sender::new(false),
         grace: Mutex::default(),
     });

@@ -9,6 +9,7 @@ use proto::agent::{
     Answer, Exec, MAX_RECORD, RECORD_HEADER_LEN, RecordError, RecordHeader, RecordKind, Request,
 };
 pub use proto::agent::{Ended, StartError, Stdio, WindowSize};
+use proto::forward::{self, Connect};
 use proto::message::{self, MessageError};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -49,6 +50,49 @@ impl Explain for AgentError {
     }
 }
 
+/// There is no connection to a port of the sandbox.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// No stream to the sandbox's agent, or it broke off, or it speaks nonsense.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// Nobody listens there.
+    #[error("nothing in the sandbox listens on port {port} of its loopback addresses")]
+    NotListening {
+        /// The port.
+        port: u16,
+    },
+    /// The guest's kernel has another reason.
+    #[error("cannot connect to port {port} in the sandbox: {reason}")]
+    Failed {
+        /// The port.
+        port: u16,
+        /// The guest's words; not to be trusted.
+        reason: String,
+    },
+}
+
+impl Explain for ConnectError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Agent(AgentError::Channel(error)) => error.kind(),
+            Self::Agent(error) => error.kind(),
+            Self::NotListening { .. } | Self::Failed { .. } => Kind::Unavailable,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Agent(AgentError::Channel(error)) => error.hint(),
+            Self::Agent(error) => error.hint(),
+            Self::NotListening { .. } => {
+                Some("check that the program in the sandbox runs and listens on 127.0.0.1".to_owned())
+            }
+            Self::Failed { .. } => None,
+        }
+    }
+}
+
 /// A connection to the agent of one VM. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Agent {
@@ -74,6 +118,22 @@ impl Agent {
         let (output, input) = tokio::io::split(stream);
         let control = Control { agent: self.clone(), id };
         Ok(Running { output: Output { stream: output, log: None }, input: Input(input), control })
+    }
+
+    /// Connects to what listens on a TCP port of the sandbox, on 127.0.0.1 or else on `::1`. The stream
+    /// carries the connection's bytes; finishing it is an end of file for the program, dropping it
+    /// before both directions have ended resets the connection.
+    ///
+    /// # Errors
+    /// When the agent cannot be reached, or nobody listens.
+    pub async fn connect(&self, port: u16) -> Result<Stream, ConnectError> {
+        let mut stream = self.channel.open(Port::Forward).map_err(AgentError::Channel)?;
+        write_message(&mut stream, &Connect { port }).await?;
+        match read_message(&mut stream).await? {
+            forward::Answer::Connected => Ok(stream),
+            forward::Answer::NotListening => Err(ConnectError::NotListening { port }),
+            forward::Answer::Failed { reason } => Err(ConnectError::Failed { port, reason }),
+        }
     }
 
     async fn request(&self, request: &Request) -> Result<Stream, AgentError> {

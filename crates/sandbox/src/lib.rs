@@ -1,7 +1,7 @@
 //! Sandboxes: from an image and a specification to a VM that runs commands, and to nothing again.
 //!
 //! [`Sandbox::launch`] is the recipe; [`agent`] runs commands in it; dropping a [`Sandbox`] ends
-//! it. Terminals and exit codes live in `cli`, how a VM is made in `vmm`, images in `image`.
+//! it; [`publish`] makes ports of this machine lead into it. Terminals and exit codes live in `cli`, how a VM is made in `vmm`, images in `image`.
 
 pub mod agent;
 pub mod boot;
@@ -14,6 +14,7 @@ mod launch;
 pub mod log;
 mod nameless;
 pub mod process;
+pub mod publish;
 mod random;
 pub mod rebuild;
 pub mod reconcile;

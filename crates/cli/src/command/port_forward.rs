@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use api::forward::Forward;
+use api::forward::{DEFAULT_ADDRESS, Forward};
 use api::rpc::PortForwardParams;
 
-use super::run::LOOPBACK;
 use crate::failure::{Failure, Outcome};
 use crate::{owner, sandboxes, signals};
 
@@ -25,7 +24,7 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "[LOCAL:]REMOTE")]
     forwards: Vec<Forward>,
     /// Address of this machine to listen on.
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_values_t = [LOOPBACK])]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_values_t = [DEFAULT_ADDRESS])]
     address: Vec<IpAddr>,
 }
 

@@ -1,12 +1,12 @@
 //! `matchlock run`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use api::SandboxName;
 use api::disk::DiskSpec;
-use api::forward::Forward;
+use api::forward::{DEFAULT_ADDRESS, Forward};
 
 use api::spec::{
     Backend, CommandSpec, Cpus, DEFAULT_DISK_MB, DEFAULT_DNS_SERVERS, DEFAULT_MEMORY_MB, MIN_DISK_MB,
@@ -96,7 +96,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "[LOCAL:]REMOTE", value_delimiter = ',')]
     publish: Vec<Forward>,
     /// Address of this machine that published ports listen on.
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_values_t = [LOOPBACK])]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_values_t = [DEFAULT_ADDRESS])]
     address: Vec<IpAddr>,
 
     /// CPUs; a fraction gets the next whole number of vCPUs and is capped by a quota.
@@ -148,9 +148,6 @@ pub(crate) struct Args {
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
-
-/// Where published ports listen unless asked otherwise.
-pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The largest scratch disk, MiB: ext4's limit with blocks of 4 KiB, 16 TiB.
 const MAX_DISK_MB: u64 = 16 * 1024 * 1024;

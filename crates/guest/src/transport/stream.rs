@@ -1,5 +1,6 @@
 //! One stream of a [`Channel`]: bytes both ways, in order, with credit; messages on top of them.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 
@@ -10,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use super::{CHUNK, Channel, Flow, HEADROOM, State};
+use super::{CHUNK, Channel, Flow, HEADROOM, State, Waker};
 
 /// A stream cannot go on.
 #[derive(Debug, Error)]
@@ -47,11 +48,30 @@ pub(crate) struct Stream {
     changed: Arc<Condvar>,
 }
 
+/// What there is to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// This many bytes, taken.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// The host's end, or ours after [`Stream::stop_reading`].
+    End,
+}
+
 impl Stream {
     /// The stream `id`, whose flow exists.
     pub(super) fn new(channel: Channel, id: StreamId) -> Self {
-        let changed = channel.0.state().flows.get(&id).map(|flow| Arc::clone(&flow.changed));
-        Self { channel, id, changed: changed.unwrap_or_default() }
+        let changed = match channel.0.state().flows.get(&id) {
+            Some(Flow { waker: Waker::Threads(changed), .. }) => Arc::clone(changed),
+            _ => Arc::default(),
+        };
+        Self { channel, id, changed }
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> StreamId {
+        self.id
     }
 
     /// Reads what has arrived, at most `buffer.len()` bytes; waits if there is nothing. Zero is the
@@ -59,28 +79,57 @@ impl Stream {
     pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         let mut state = self.channel.0.state();
         loop {
-            let closed = state.closed;
-            let flow = state.flows.get_mut(&self.id).ok_or(StreamError::Finished)?;
-            if let Some(reason) = flow.reset {
-                return Err(StreamError::Reset(reason));
-            }
-            if !flow.inbox.is_empty() {
-                let length = io::Read::read(&mut flow.inbox, buffer)?;
-                let credit = state.mux.taken(self.id, length);
-                drop(state);
-                if let Some(credit) = credit {
-                    self.channel.0.write(credit, &[])?;
+            let (read, credit) = state.read(self.id, |inbox| io::Read::read(inbox, buffer))?;
+            let length = match read {
+                Read::Bytes(length) => length,
+                Read::End => 0,
+                Read::Nothing => {
+                    state = self.wait(state);
+                    continue;
                 }
-                return Ok(length);
+            };
+            drop(state);
+            if let Some(credit) = credit {
+                self.channel.0.write(credit, &[])?;
             }
-            if flow.peer_finished || flow.unread {
-                return Ok(0);
-            }
-            if closed {
-                return Err(StreamError::Closed);
-            }
-            state = self.wait(state);
+            return Ok(length);
         }
+    }
+
+    /// Lets `take` have what has arrived, without a copy and without waiting; it says how many bytes it
+    /// took. It must not wait either: nobody gets anything meanwhile.
+    pub(crate) fn try_read(
+        &self,
+        take: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> Result<Read, StreamError> {
+        let mut state = self.channel.0.state();
+        let taken = state.read(self.id, |inbox| {
+            let length = take(inbox.as_slices().0)?;
+            inbox.drain(..length);
+            if inbox.is_empty() {
+                // There may be thousands of these streams, most of them idle.
+                *inbox = VecDeque::new();
+            }
+            Ok(length)
+        });
+        let (read, credit) = taken?;
+        drop(state);
+        if let Some(credit) = credit {
+            self.channel.0.write(credit, &[])?;
+        }
+        Ok(read)
+    }
+
+    /// Bytes that can be sent without waiting, if this thread alone sends.
+    pub(crate) fn room(&self) -> Result<usize, StreamError> {
+        let state = self.channel.0.state();
+        state.check(self.id)?;
+        state.mux.room(self.id).map_err(|_| StreamError::Finished)
+    }
+
+    /// Fails if the stream is over.
+    pub(crate) fn check(&self) -> Result<(), StreamError> {
+        self.channel.0.state().check(self.id)
     }
 
     /// Fills `buffer`.
@@ -194,13 +243,7 @@ impl Stream {
     fn wait_for_credit(&self, wanted: usize) -> Result<proto::frame::Header, StreamError> {
         let mut state = self.channel.0.state();
         loop {
-            let closed = state.closed;
-            if let Some(reason) = state.flows.get(&self.id).and_then(|flow| flow.reset) {
-                return Err(StreamError::Reset(reason));
-            }
-            if closed {
-                return Err(StreamError::Closed);
-            }
+            state.check(self.id)?;
             match state.mux.send(self.id, wanted) {
                 Ok(Some(header)) => return Ok(header),
                 Ok(None) => state = self.wait(state),
@@ -237,11 +280,42 @@ impl Drop for Stream {
 }
 
 impl State {
+    /// Fails if nothing can come or go any more.
+    fn check(&self, stream: StreamId) -> Result<(), StreamError> {
+        match self.flows.get(&stream).and_then(|flow| flow.reset) {
+            Some(reason) => Err(StreamError::Reset(reason)),
+            None if self.closed => Err(StreamError::Closed),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets `take` have the inbox of `stream` if there is something in it. Gives what was read, and the
+    /// frame with the credit for it.
+    fn read(
+        &mut self,
+        stream: StreamId,
+        take: impl FnOnce(&mut VecDeque<u8>) -> io::Result<usize>,
+    ) -> Result<(Read, Option<proto::frame::Header>), StreamError> {
+        let flow = self.flows.get_mut(&stream).ok_or(StreamError::Finished)?;
+        if let Some(reason) = flow.reset {
+            return Err(StreamError::Reset(reason));
+        }
+        if !flow.inbox.is_empty() {
+            let length = take(&mut flow.inbox)?;
+            return Ok((Read::Bytes(length), self.mux.taken(stream, length)));
+        }
+        match flow.peer_finished || flow.unread {
+            true => Ok((Read::End, None)),
+            false if self.closed => Err(StreamError::Closed),
+            false => Ok((Read::Nothing, None)),
+        }
+    }
+
     /// From now on nothing that arrives on `stream` is kept; gives the credit for what was.
     fn drop_inbox(&mut self, stream: StreamId) -> Option<proto::frame::Header> {
         let flow: &mut Flow = self.flows.get_mut(&stream)?;
         flow.unread = true;
-        flow.changed.notify_all();
+        flow.waker.changed(stream);
         let length = std::mem::take(&mut flow.inbox).len();
         self.mux.taken(stream, length)
     }

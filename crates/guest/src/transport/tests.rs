@@ -6,11 +6,14 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use proto::credit::WINDOW;
+use proto::class::Class;
 use proto::frame::Frame;
 use proto::message;
 
 use super::*;
+
+/// Of streams to [`Port::Exec`].
+const WINDOW: u32 = Class::Conversation.window();
 
 /// The host's end, frame by frame.
 struct Host {

@@ -1,6 +1,7 @@
 //! `port_forward`: ports of the guest on the host, for as long as the session lasts.
 
-use api::rpc::{PortForwardParams, PortForwardResult};
+use api::forward::DEFAULT_ADDRESS;
+use api::rpc::{Code, Failure, PortForwardParams, PortForwardResult};
 
 use super::{Answer, Call};
 use crate::host::Host;
@@ -9,12 +10,14 @@ use crate::message;
 pub(super) async fn run<H: Host>(call: Call<H>) -> Answer {
     let wanted: PortForwardParams = call.params()?;
     let publish = async {
+        let addresses = wanted.addresses.unwrap_or_else(|| vec![DEFAULT_ADDRESS]);
         let mut published = call.published.lock().await;
-        // First, because the new set may want the same ports.
-        *published = None;
-        let (guard, bindings) = call.host.publish(wanted).await?;
-        *published = Some(guard);
-        Ok(bindings)
+        let publisher = match &mut *published {
+            Some(publisher) => publisher,
+            none => none.insert(call.host.publisher()?),
+        };
+        let bindings = publisher.replace(&wanted.forwards, &addresses);
+        bindings.map_err(|error| Failure::of(Code::INVALID_PARAMS, &error))
     };
     let bindings = call.cancel.or(publish).await?;
     Ok(message::to_json(&PortForwardResult { bindings }))

@@ -1,7 +1,7 @@
 //! The client against a session.
 
 use api::Explain as _;
-use api::forward::Forward;
+use api::forward::{DEFAULT_ADDRESS, Forward};
 use api::rpc::{Code, ExecParams, PortForwardParams};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -83,9 +83,10 @@ async fn signals_sizes_and_cancelling() {
 async fn logs_and_ports() {
     let (client, _session) = connect();
     assert_eq!(client.log().await.unwrap(), super::LOG);
-    let forwards = vec![Forward { local_port: 8080, remote_port: 80 }];
+    let forwards = vec![Forward::new(0, 80).unwrap()];
     let bindings = client.port_forward(&PortForwardParams { forwards, addresses: None }).await.unwrap();
-    assert_eq!(bindings[0].local_port, 8080);
+    assert_eq!((bindings[0].address, bindings[0].remote_port), (DEFAULT_ADDRESS, 80));
+    assert!(super::is_published(bindings[0].local_port.into()));
 }
 
 #[tokio::test]

@@ -186,14 +186,15 @@ async fn a_client_that_is_gone_ends_what_it_started() {
     let mut raw = Raw::start();
     raw.ask(1, "exec_stream", json!({ "command": "sleep 1000" })).await;
     raw.ask(2, "exec_pipe", json!({ "command": "cat /dev/zero" })).await;
-    raw.ask(3, "port_forward", json!({ "forwards": [{ "local_port": 1, "remote_port": 2 }] })).await;
+    raw.ask(3, "port_forward", json!({ "forwards": [{ "local_port": 0, "remote_port": 2 }] })).await;
+    let port = raw.answer(3).await.0["result"]["bindings"][0]["local_port"].as_u64().unwrap();
     raw.host.running(2).await;
     let Raw { reader, writer, session, host } = raw;
-    super::eventually(|| host.published.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
+    assert!(super::is_published(port));
     drop((reader, writer));
     host.running(0).await;
     session.await.unwrap();
-    assert_eq!(host.published.load(std::sync::atomic::Ordering::SeqCst), 0);
+    super::eventually(|| !super::is_published(port)).await;
 }
 
 #[tokio::test]

@@ -126,12 +126,24 @@ async fn close_is_answered_before_the_session_ends() {
 #[tokio::test]
 async fn new_forwards_replace_the_earlier_ones() {
     let mut raw = Raw::start();
+    let mut before = None;
     for id in 1..4 {
-        let forwards =
-            json!({ "forwards": [{ "local_port": 8000 + id, "remote_port": 80 }], "addresses": ["::1"] });
+        let forwards = json!({ "forwards": [{ "local_port": 0, "remote_port": 80 + id }] });
         raw.ask(id, "port_forward", forwards).await;
-        let binding = json!({ "address": "::1", "local_port": 8000 + id, "remote_port": 80 });
-        assert_eq!(raw.answer(id).await.0["result"], json!({ "bindings": [binding] }));
-        assert_eq!(raw.host.published.load(std::sync::atomic::Ordering::SeqCst), 1);
+        let answer = raw.answer(id).await.0;
+        let [binding] = &answer["result"]["bindings"].as_array().unwrap()[..] else { panic!("{answer}") };
+        assert_eq!((&binding["address"], &binding["remote_port"]), (&json!("127.0.0.1"), &json!(80 + id)));
+        let port = binding["local_port"].as_u64().unwrap();
+        assert!(super::is_published(port));
+        if let Some(before) = before.replace(port) {
+            super::eventually(|| !super::is_published(before)).await;
+        }
     }
+    // One that cannot be had changes nothing.
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    raw.ask(9, "port_forward", json!({ "forwards": [{ "local_port": port, "remote_port": 1 }] })).await;
+    let error = raw.answer(9).await.0["error"].clone();
+    assert_eq!((&error["code"], &error["data"]["kind"]), (&json!(-32602), &json!("conflict")));
+    assert!(super::is_published(before.unwrap()));
 }

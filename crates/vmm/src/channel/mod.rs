@@ -58,7 +58,9 @@ impl Explain for ChannelError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::TooManyStreams(_) => Some("wait for some of the sandbox's commands to end".to_owned()),
+            Self::TooManyStreams(_) => {
+                Some("wait for some of the sandbox's commands or connections to end".to_owned())
+            }
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! One stream as tokio's reader and writer.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -63,6 +65,94 @@ impl State {
     }
 }
 
+/// Both directions at once and without a buffer between: for those who move bytes between a stream and
+/// a socket.
+impl Stream {
+    /// Waits until [`Stream::try_take`] has something to say.
+    pub async fn readable(&self) {
+        poll_fn(|context| {
+            let mut state = self.owner.shared.lock();
+            let over = state.usable(self.id).is_err();
+            let flow = state.flow(self.id);
+            if over || flow.peer_finished || !flow.received.is_empty() {
+                return Poll::Ready(());
+            }
+            wait(&mut flow.reader, context)
+        })
+        .await;
+    }
+
+    /// Lets `take` have bytes that have arrived, as they are in the stream's buffer; it says how many it
+    /// took. It must not wait: the channel stands still meanwhile. `None` is the guest's end.
+    ///
+    /// # Errors
+    /// What `take` gives; [`io::ErrorKind::WouldBlock`] if nothing is there; a reset, or the channel's
+    /// end.
+    pub fn try_take(&self, take: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<Option<usize>> {
+        let shared = &self.owner.shared;
+        let mut state = shared.lock();
+        let flow = state.flow(self.id);
+        if flow.received.is_empty() {
+            if flow.peer_finished {
+                return Ok(None);
+            }
+            state.usable(self.id)?;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let taken = take(flow.received.as_slices().0)?;
+        flow.received.drain(..taken);
+        if flow.received.is_empty() {
+            // There may be thousands of these streams, most of them idle.
+            flow.received = VecDeque::new();
+        }
+        if let Some(credit) = state.mux.taken(self.id, taken) {
+            shared.send(&mut state, credit, &[]);
+        }
+        Ok(Some(taken))
+    }
+
+    /// Sends all of `bytes`; waits for credit.
+    ///
+    /// # Errors
+    /// A reset, our own end, or the channel's end.
+    pub async fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = poll_fn(|context| self.poll_send(context, bytes)).await?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+
+    /// Ends our direction.
+    pub fn finish(&self) {
+        let shared = &self.owner.shared;
+        let mut state = shared.lock();
+        if let Some(finish) = state.mux.finish(self.id) {
+            shared.send(&mut state, finish, &[]);
+        }
+    }
+
+    fn poll_send(&self, context: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let shared = &self.owner.shared;
+        let mut state = shared.lock();
+        state.usable(self.id)?;
+        let mut rest = bytes;
+        while !rest.is_empty() && !state.full() {
+            let header = state.mux.send(self.id, rest.len());
+            let header = header.map_err(|gone| io::Error::new(io::ErrorKind::BrokenPipe, gone))?;
+            let Some(header) = header else { break };
+            let (payload, after) = rest.split_at(header.payload_len());
+            shared.send(&mut state, header, payload);
+            rest = after;
+        }
+        let written = bytes.len() - rest.len();
+        if written == 0 && !bytes.is_empty() {
+            return wait(&mut state.flow(self.id).writer, context);
+        }
+        Poll::Ready(Ok(written))
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -94,23 +184,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let shared = &self.owner.shared;
-        let mut state = shared.lock();
-        state.usable(self.id)?;
-        let mut rest = bytes;
-        while !rest.is_empty() && !state.full() {
-            let header = state.mux.send(self.id, rest.len());
-            let header = header.map_err(|gone| io::Error::new(io::ErrorKind::BrokenPipe, gone))?;
-            let Some(header) = header else { break };
-            let (payload, after) = rest.split_at(header.payload_len());
-            shared.send(&mut state, header, payload);
-            rest = after;
-        }
-        let written = bytes.len() - rest.len();
-        if written == 0 && !bytes.is_empty() {
-            return wait(&mut state.flow(self.id).writer, context);
-        }
-        Poll::Ready(Ok(written))
+        self.poll_send(context, bytes)
     }
 
     /// What was written is on its way already.
@@ -119,11 +193,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shared = &self.owner.shared;
-        let mut state = shared.lock();
-        if let Some(finish) = state.mux.finish(self.id) {
-            shared.send(&mut state, finish, &[]);
-        }
+        self.finish();
         Poll::Ready(Ok(()))
     }
 }

@@ -4,15 +4,19 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use proto::credit::WINDOW;
+use proto::class::Class;
 use proto::frame::{Frame, HEADER_LEN, Header, MAX_PAYLOAD, Reason, StreamId};
-use proto::mux::{Event, MAX_STREAMS, Mux, Side};
+use proto::mux::{Event, Mux, Side};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::state::{MAX_WAITING, QUEUE_LIMIT};
 use super::*;
+
+/// Of streams to [`Port::Exec`] and [`Port::Boot`].
+const WINDOW: u32 = Class::Conversation.window();
+const MAX_STREAMS: usize = Class::Conversation.streams();
 
 /// The guest's end: sends and receives single frames.
 struct Guest {
@@ -235,6 +239,65 @@ async fn a_writer_without_a_reader_waits_in_bounded_memory() {
         open += usize::from(matches!(header.frame, Frame::Open { .. }));
     }
     drop(last);
+}
+
+#[tokio::test]
+async fn bytes_are_taken_as_far_as_the_taker_can() {
+    let (channel, mut guest) = pair();
+    let stream = channel.open(Port::Forward).unwrap();
+    let (Event::Opened { stream: id, .. }, _) = guest.event().await else { panic!() };
+    assert_eq!(stream.try_take(|_| Ok(1)).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert!(timeout(Duration::from_millis(20), stream.readable()).await.is_err());
+    guest.data(id, b"abcdef").await;
+    stream.readable().await;
+    let refused = stream.try_take(|_| Err(ErrorKind::OutOfMemory.into()));
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::OutOfMemory);
+    let mut got = Vec::<u8>::new();
+    for _ in 0..2 {
+        let taken = stream.try_take(|bytes| {
+            got.extend(&bytes[..3]);
+            Ok(3)
+        });
+        assert_eq!(taken.unwrap(), Some(3));
+    }
+    assert_eq!(got, b"abcdef");
+    stream.send(b"answer").await.unwrap();
+    assert_eq!(guest.event().await.1, b"answer");
+    stream.finish();
+    assert_eq!(guest.event().await.0, Event::Finished { stream: id });
+    let finish = guest.mux.finish(id).unwrap();
+    guest.send(finish, &[]).await;
+    stream.readable().await;
+    assert_eq!(stream.try_take(|_| Ok(1)).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_connection_gets_a_small_window_and_credit_as_it_is_taken() {
+    let (channel, mut guest) = pair();
+    let stream = channel.open(Port::Forward).unwrap();
+    let (Event::Opened { stream: id, .. }, _) = guest.event().await else { panic!() };
+    let window = Class::Connection.window() as usize;
+    let block = vec![1; MAX_PAYLOAD as usize];
+    let mut sent = 0;
+    while sent < 3 * window {
+        while guest.mux.room(id).unwrap() >= block.len() {
+            guest.data(id, &block).await;
+            sent += block.len();
+        }
+        stream.readable().await;
+        while guest.mux.room(id).unwrap() < block.len() {
+            stream.readable().await;
+            stream.try_take(|bytes| Ok(bytes.len())).unwrap();
+            while let Ok(event) = timeout(Duration::from_millis(5), guest.event()).await {
+                assert_eq!(event.0, Event::Writable { stream: id });
+            }
+        }
+    }
+    let flood = Header { stream: id, frame: Frame::Data { length: MAX_PAYLOAD } };
+    for _ in 0..=window / block.len() {
+        guest.send(flood, &block).await;
+    }
+    assert!(matches!(channel.ended().await, ChannelError::Mux(MuxError::Credit { .. })));
 }
 
 /// Sends every stream's bytes back, in pieces as they come, until all have ended.
