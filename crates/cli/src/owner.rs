@@ -155,11 +155,22 @@ impl Owned {
         let what = format!("starting {}", created.id());
         let sandbox = patiently(what, created.start(engine, timings)).await?;
         let sandbox = Arc::new(sandbox);
-        let server = rpc::Server::start(&sandbox)?;
+        match Self::make_reachable(&sandbox) {
+            Ok(owned) => Ok(owned),
+            Err(failure) => {
+                sandbox.discard_if_new();
+                sandbox.end(None, Why::Failed(&failure.with_causes())).await;
+                Err(failure)
+            }
+        }
+    }
+
+    fn make_reachable(sandbox: &Arc<Sandbox>) -> Result<Self, Failure> {
+        let server = rpc::Server::start(sandbox)?;
         let mut publisher = Publisher::new(sandbox.agent().clone());
         let spec = sandbox.spec();
         let bindings = publisher.replace(&spec.publish, &spec.publish_addresses)?;
-        Ok(Self { bindings, _publisher: publisher, server, sandbox })
+        Ok(Self { sandbox: Arc::clone(sandbox), bindings, _publisher: publisher, server })
     }
 
     /// Stays with the command, and if the sandbox is kept, with the sandbox.
