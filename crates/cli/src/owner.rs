@@ -71,7 +71,7 @@ pub(crate) async fn own(
         Ok(End::Command(_)) => (owned.grace(), Why::Asked("its command ended")),
         Ok(End::NotStarted(_)) => (None, Why::Failed("its command could not be started")),
         Ok(End::Signal(_)) => (owned.grace(), Why::Asked("its owner was told to end it")),
-        Ok(End::Asked(grace)) => (*grace, Why::Asked("it was asked to end")),
+        Ok(End::Asked(_, grace)) => (*grace, Why::Asked("it was asked to end")),
         Err(failure) => {
             message = failure.with_causes();
             (None, Why::Failed(&message))
@@ -89,9 +89,9 @@ pub(crate) async fn own(
     timings.mark("teardown");
     Ok(match outcome? {
         End::Command(code) | End::NotStarted(code) | End::Signal(code) => code,
-        End::Asked(_) => {
+        End::Asked(code, _) => {
             eprintln!("matchlock: sandbox {} was ended from elsewhere", sandbox.id());
-            KILLED
+            code
         }
     })
 }
@@ -143,7 +143,7 @@ enum End {
     Command(u8),
     NotStarted(u8),
     Signal(u8),
-    Asked(Option<Duration>),
+    Asked(u8, Option<Duration>),
 }
 
 impl Owned {
@@ -182,7 +182,7 @@ impl Owned {
             tokio::select! {
                 attended = command(&self.sandbox, connection, passed_on) => attended?,
                 _ = signals::next(own) => return Ok(End::Signal(KILLED)),
-                grace = self.server.asked_to_close() => return Ok(End::Asked(grace)),
+                grace = self.server.asked_to_close() => return Ok(End::Asked(KILLED, grace)),
             }
         };
         let code = match attended {
@@ -195,7 +195,7 @@ impl Owned {
         eprintln!("The command has ended ({code}); sandbox {id} runs until Ctrl-C or `matchlock kill {id}`");
         tokio::select! {
             _ = signals.next() => Ok(End::Signal(code)),
-            grace = self.server.asked_to_close() => Ok(End::Asked(grace)),
+            grace = self.server.asked_to_close() => Ok(End::Asked(code, grace)),
             exit = self.sandbox.exited() => Err(sandbox::LaunchError::Exited(exit).into()),
         }
     }
