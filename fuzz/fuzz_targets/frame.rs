@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use proto::class::Class;
 use proto::Port;
+use proto::class::Class;
 use proto::frame::{HEADER_LEN, Header, MAX_PAYLOAD};
 use proto::mux::{Event, Mux, Side};
 

@@ -27,7 +27,7 @@ mod tests;
 
 /// The longest payload that we put into a frame: with its header it is what Linux's virtio console
 /// driver takes in one write.
-const CHUNK: usize = 32 * 1024 - HEADROOM;
+pub(crate) const CHUNK: usize = 32 * 1024 - HEADROOM;
 
 /// Bytes before a payload that [`Stream::write_in_place`] needs.
 pub(crate) const HEADROOM: usize = HEADER_LEN;

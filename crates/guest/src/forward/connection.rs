@@ -9,9 +9,9 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
 use super::attempt::Attempt;
-use super::relay::{CHUNK, Relay};
+use super::relay::Relay;
 use crate::command::words;
-use crate::transport::{HEADROOM, Read, Stream, StreamError};
+use crate::transport::{CHUNK, HEADROOM, Read, Stream, StreamError};
 
 /// The longest request without its prefix, bytes; an honest one has at most three.
 const MAX_REQUEST: usize = 16;

@@ -9,10 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
 use super::connection::{End, Next};
-use crate::transport::{HEADROOM, Read, Stream};
-
-/// Bytes taken from a socket at a time: with the header, one write to the port.
-pub(super) const CHUNK: usize = 32 * 1024 - HEADROOM;
+use crate::transport::{CHUNK, HEADROOM, Read, Stream};
 
 /// How often a connection may move bytes before it is another's turn.
 const TURN: usize = 8;
