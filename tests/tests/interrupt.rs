@@ -47,6 +47,29 @@ fn the_third_ctrl_c_ends_a_command_that_ignores_it() {
     matchlock.assert_nothing_left();
 }
 
+/// The guest takes no signals then, so we must not wait for it to.
+#[test]
+fn a_vm_that_hangs_can_be_left_and_its_time_runs_out() {
+    let matchlock = Matchlock::new();
+    let hang = |flags: &[&str]| {
+        let command = ["--image", BUSYBOX, "--", "sh", "-c", "echo ready; exec sleep 100"];
+        let running = matchlock.spawn(&[&["run"], flags, &command].concat());
+        running.wait_for_stdout("ready");
+        let id = matchlock.list()[0]["id"].as_str().expect("an ID is text").to_owned();
+        rustix::process::kill_process(matchlock.vmm(&id), Signal::STOP).expect("it runs");
+        running
+    };
+    let running = hang(&[]);
+    for _ in 0..3 {
+        running.signal(Signal::TERM);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(running.wait().code, Some(143));
+    matchlock.assert_nothing_left();
+    assert_eq!(hang(&["--timeout", "3"]).wait().code, Some(124));
+    matchlock.assert_nothing_left();
+}
+
 /// Signals arrive at all moments of the first two seconds: while the image is opened, the VM
 /// started, the kernel boots, the root is mounted, the command runs.
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use api::forward::Binding;
 use api::spec::SandboxSpec;
 use image::store::LayerSet;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::agent::Stdio;
 use sandbox::publish::Publisher;
 use sandbox::timings::Timings;
@@ -166,6 +167,7 @@ impl Owned {
     }
 
     fn make_reachable(sandbox: &Arc<Sandbox>) -> Result<Self, Failure> {
+        allow_many_connections();
         let server = rpc::Server::start(sandbox)?;
         let mut publisher = Publisher::new(sandbox.agent().clone());
         let spec = sandbox.spec();
@@ -205,6 +207,14 @@ impl Owned {
         let spec = self.sandbox.spec();
         spec.graceful_shutdown.or_else(|| spec.has_something_to_lose().then_some(GRACE))
     }
+}
+
+/// Each connection to a published port takes a file descriptor, and the usual limit is that of
+/// programs that use `select(2)`.
+fn allow_many_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    // Whoever limits us for good is obeyed.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Runs the sandbox's own command to its end, if it has one.

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::failure::{Failure, INTERRUPTED};
+use crate::failure::Failure;
 use crate::output::BROKEN_PIPE;
 use crate::signals::{self, Signals};
 use crate::terminal::{self, RawMode};
@@ -117,28 +117,51 @@ pub(crate) async fn attend(
     }
     let mut time = TimeLimit::new(connection.timeout);
     let mut impatience = Impatience::default();
+    let deliver = deliver(control);
     let shown = show(output);
     tokio::pin!(shown);
     let shown = loop {
         tokio::select! {
             shown = &mut shown => break shown?,
-            number = signals::next(signals.as_deref_mut()) => if impatience.passes_on(number) {
-                control.signal(number).await?;
+            number = signals::next(signals.as_deref_mut()) => if impatience.passes_on() {
+                deliver(number);
             } else {
-                return Ok(Attended::Ended(INTERRUPTED));
+                return Ok(Attended::Ended(exit_code(number)));
             },
-            number = time.next() => control.signal(number).await?,
+            number = time.next() => match number {
+                Some(number) => deliver(number),
+                None => return Ok(TimeLimit::over()),
+            },
         }
     };
     drop(raw);
     match shown {
-        Shown::Ended(_) if time.is_up() => {
-            eprintln!("matchlock: the command was ended after its --timeout");
-            Ok(Attended::Ended(TIMED_OUT))
-        }
+        Shown::Ended(_) if time.is_up() => Ok(TimeLimit::over()),
         Shown::Ended(attended) => Ok(attended),
         Shown::ReaderGone => Ok(Attended::Ended(BROKEN_PIPE)),
     }
+}
+
+/// Delivers signals in order, and waits for none of them: a VM that hangs never takes one.
+fn deliver(control: impl Control) -> impl Fn(i32) {
+    let (sender, mut numbers) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(number) = numbers.recv().await {
+            if control.signal(number).await.is_err() {
+                // The end of the output says why.
+                return;
+            }
+        }
+    });
+    move |number| {
+        let _ = sender.send(number);
+    }
+}
+
+/// The exit code that stands for a signal.
+fn exit_code(signal: i32) -> u8 {
+    // The guest may claim any.
+    u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX)
 }
 
 /// How showing a command's output came to its end.
@@ -223,47 +246,51 @@ async fn follow_size(control: impl Control) -> io::Result<()> {
     Ok(())
 }
 
-/// SIGTERM when the time is up, SIGKILL some seconds later.
+/// SIGTERM when the time is up, SIGKILL some seconds later, and some seconds after that we stop
+/// waiting.
 struct TimeLimit {
     deadline: Option<Instant>,
-    signal: i32,
+    left: std::slice::Iter<'static, i32>,
 }
+
+/// What is sent when the time is up: SIGTERM, SIGKILL.
+const LAST_SIGNALS: [i32; 2] = [15, 9];
 
 impl TimeLimit {
     fn new(timeout: Option<Duration>) -> Self {
-        Self {
-            deadline: timeout.map(|timeout| Instant::now() + timeout),
-            signal: SignalKind::terminate().as_raw_value(),
-        }
+        Self { deadline: timeout.map(|timeout| Instant::now() + timeout), left: LAST_SIGNALS.iter() }
     }
 
-    /// Waits for the next signal that the time limit asks for; for ever if there is no limit.
-    async fn next(&mut self) -> i32 {
+    /// Waits for the next signal that the time limit asks for, `None` if all were sent; for ever if
+    /// there is no limit.
+    async fn next(&mut self) -> Option<i32> {
         let Some(deadline) = self.deadline else { return std::future::pending().await };
         sleep_until(deadline).await;
         self.deadline = Some(deadline + KILL_AFTER);
-        std::mem::replace(&mut self.signal, KILL)
+        self.left.next().copied()
     }
 
     fn is_up(&self) -> bool {
-        self.signal == KILL
+        self.left.len() < LAST_SIGNALS.len()
+    }
+
+    /// What has become of the command then.
+    fn over() -> Attended {
+        eprintln!("matchlock: the command was ended after its --timeout");
+        Attended::Ended(TIMED_OUT)
     }
 }
 
-const KILL: i32 = 9;
-
-/// Signals are the command's, until the user insists: at the third Ctrl-C we stop waiting for a
-/// command that does not react.
+/// Signals are the command's, until the user insists: at the third we stop waiting for a command that
+/// does not react, or cannot because its VM hangs.
 #[derive(Default)]
 struct Impatience {
-    interrupts: u32,
+    signals: u32,
 }
 
 impl Impatience {
-    fn passes_on(&mut self, number: i32) -> bool {
-        if number == SignalKind::interrupt().as_raw_value() {
-            self.interrupts += 1;
-        }
-        self.interrupts < 3
+    fn passes_on(&mut self) -> bool {
+        self.signals += 1;
+        self.signals < 3
     }
 }

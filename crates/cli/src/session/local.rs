@@ -2,7 +2,7 @@
 
 use sandbox::agent::{self, Ended, Running, StartError, WindowSize};
 
-use super::{Attended, Command, Control, Error, Event, Input, Output};
+use super::{Attended, Command, Control, Error, Event, Input, Output, exit_code};
 use crate::failure::RUN_FAILED;
 
 /// The command, ready to be attended.
@@ -44,10 +44,7 @@ impl Control for agent::Control {
 fn attended(ended: &Ended) -> Attended {
     match ended {
         Ended::Exited(code) => Attended::Ended(*code),
-        Ended::Signalled(number) => {
-            // The guest may claim any.
-            Attended::Ended(u8::try_from(number.saturating_add(128)).unwrap_or(u8::MAX))
-        }
+        Ended::Signalled(number) => Attended::Ended(exit_code(*number)),
         Ended::NotStarted(error) => {
             eprintln!("matchlock: {error}");
             Attended::NotStarted(match error {
