@@ -12,7 +12,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use api::error::io_kind;
@@ -136,6 +136,24 @@ impl Home {
         Ok(lock)
     }
 
+    /// Becomes the owner of a sandbox by a lock that another process has handed over.
+    ///
+    /// # Errors
+    /// When `lock` is another file than the sandbox's lock, or somebody else holds that.
+    pub(crate) fn accept(&self, id: SandboxId, lock: File) -> Result<File, HomeError> {
+        let path = self.directory(id).join(LOCK);
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let same = fs::metadata(&path)
+            .and_then(|wanted| Ok(identity(wanted) == identity(lock.metadata()?)))
+            .map_err(failed("look at", &path))?;
+        if !same {
+            return Err(failed("take over", &path)(io::ErrorKind::InvalidInput.into()));
+        }
+        // It is held by this very description, so that taking it again changes nothing.
+        lock.try_lock().map_err(|error| failed("take over", &path)(error.into()))?;
+        Ok(lock)
+    }
+
     /// Looks whether a sandbox has a living owner, and becomes it if not.
     ///
     /// # Errors
@@ -213,6 +231,19 @@ mod tests {
         drop(handed_on);
         let Ownership::Taken(_lock) = home.take(ID).unwrap() else { panic!("nobody owns it") };
         assert!(home.is_owned(ID));
+    }
+
+    #[test]
+    fn a_lock_is_handed_over_and_no_other_file_taken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        let owner = home.make_directory(ID).unwrap();
+        home.accept(ID, owner.try_clone().unwrap()).unwrap();
+        home.accept(ID, File::open("/dev/null").unwrap()).unwrap_err();
+        // The right file, but not the description that holds the lock.
+        let stranger = File::open(home.directory(ID).join(LOCK)).unwrap();
+        home.accept(ID, stranger).unwrap_err();
+        drop(owner);
     }
 
     #[test]

@@ -230,9 +230,10 @@ impl Created {
     /// Takes over one that exists; `lock` is its owner's lock.
     ///
     /// # Errors
-    /// When its record cannot be read.
+    /// When that is not so, or its record cannot be read.
     pub fn resume(site: &Site, id: SandboxId, lock: File) -> Result<Self, LaunchError> {
         let blueprint = Blueprint::read(id, &site.state.record(id).map_err(LaunchError::from)?.spec)?;
+        let lock = site.home.accept(id, lock).map_err(TenureError::from)?;
         let tenure = Tenure::resume(&site.home, &site.state, id, Some(lock))?;
         tenure.own()?;
         Ok(Self { tenure, blueprint })

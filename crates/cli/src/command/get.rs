@@ -49,6 +49,11 @@ fn config(blueprint: &Blueprint) -> Value {
         spec.command.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let add_hosts: Vec<Value> =
         spec.add_hosts.iter().map(|(ip, host)| json!({ "host": host, "ip": ip })).collect();
+    let disks: Vec<Value> = spec
+        .disks
+        .iter()
+        .map(|disk| json!({ "host_path": disk.source.to_string(), "guest_mount": disk.target, "readonly": disk.read_only }))
+        .collect();
     json!({
         "image": spec.image,
         "image_digest": image.digest,
@@ -71,6 +76,7 @@ fn config(blueprint: &Blueprint) -> Value {
             "add_hosts": add_hosts,
             "dns_servers": spec.dns_servers,
         },
+        "extra_disks": disks,
         "publish": spec.publish,
         "publish_addresses": spec.publish_addresses,
     })
