@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use vmm::kernel::Kernels;
 use vmm::qemu::Qemu;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, INTERRUPTED, Outcome};
 use crate::session::{self, Attended, Connection};
 use crate::signals::{self, Signals};
 use crate::{host, terminal};
@@ -60,7 +60,7 @@ pub(crate) async fn own(
     };
     let (sandbox, bindings) = (Arc::clone(&owned.sandbox), owned.bindings.clone());
     let outcome = {
-        let attended = pin!(owned.attend(connection, signals));
+        let attended = pin!(owned.attend(connection, signals, patience.is_some()));
         announced(attended, patience, || announce(&sandbox, &bindings)).await
     };
     timings.mark("command");
@@ -152,10 +152,20 @@ impl Owned {
         Ok(Self { bindings, server, sandbox })
     }
 
-    /// Stays with the command, and if the sandbox is kept, with the sandbox.
-    async fn attend(&mut self, connection: Connection, signals: &mut Signals) -> Result<End, Failure> {
+    /// Stays with the command, and if the sandbox is kept, with the sandbox. Signals are the
+    /// command's as long as that runs, but `in_background`: there is nobody there whose keys they
+    /// could be.
+    async fn attend(
+        &mut self,
+        connection: Connection,
+        signals: &mut Signals,
+        in_background: bool,
+    ) -> Result<End, Failure> {
+        let (passed_on, mut ours) =
+            if in_background { (None, Some(&mut *signals)) } else { (Some(&mut *signals), None) };
         let code = tokio::select! {
-            code = command(&self.sandbox, connection, signals) => code?,
+            code = command(&self.sandbox, connection, passed_on) => code?,
+            _ = signals::next(&mut ours) => return Ok(End::Signal(INTERRUPTED)),
             grace = self.server.asked_to_close() => return Ok(End::Asked(grace)),
         };
         let code = match code {
@@ -182,7 +192,7 @@ impl Owned {
 async fn command(
     sandbox: &Sandbox,
     connection: Connection,
-    signals: &mut Signals,
+    signals: Option<&mut Signals>,
 ) -> Result<Attended, Failure> {
     let stdio = match (connection.terminal, connection.stdin) {
         (true, _) => Stdio::Terminal { size: terminal::size() },

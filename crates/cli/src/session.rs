@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::failure::{Failure, INTERRUPTED};
 use crate::output::BROKEN_PIPE;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::terminal::{self, RawMode};
 
 /// Exit code of a command that ran out of time, as of coreutils' `timeout`.
@@ -98,11 +98,12 @@ pub(crate) struct Connection {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// Stays with a running command to its end, and gives the exit code for it.
+/// Stays with a running command to its end, and gives the exit code for it. Signals are passed on to
+/// it.
 pub(crate) async fn attend(
     command: Command<impl Output, impl Input, impl Control>,
     connection: Connection,
-    signals: &mut Signals,
+    mut signals: Option<&mut Signals>,
 ) -> Result<Attended, Error> {
     let Command { output, input, control } = command;
     // Without -i keys are not passed on: then Ctrl-C must stay a signal.
@@ -123,7 +124,7 @@ pub(crate) async fn attend(
     let shown = loop {
         tokio::select! {
             shown = &mut shown => break shown?,
-            number = signals.next() => {
+            number = signals::next(&mut signals) => {
                 if !impatience.passes_on(number) {
                     return Ok(Attended::Ended(INTERRUPTED));
                 }

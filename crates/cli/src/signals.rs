@@ -39,6 +39,14 @@ impl Signals {
     }
 }
 
+/// Waits for the next one, if they are listened to; for ever if not.
+pub(crate) async fn next(signals: &mut Option<&mut Signals>) -> i32 {
+    match signals {
+        Some(signals) => signals.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Runs a future to its end, or until a signal asks us to stop; dropping it must clean up.
 pub(crate) fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = runtime()?;

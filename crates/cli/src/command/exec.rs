@@ -67,7 +67,7 @@ fn exec(args: &Args) -> Outcome {
         if mode == Mode::Pipe && !connection.stdin {
             command.input.finish().await?;
         }
-        match session::attend(remote::command(command), connection, &mut signals).await {
+        match session::attend(remote::command(command), connection, Some(&mut signals)).await {
             Ok(Attended::Ended(code) | Attended::NotStarted(code)) => Ok(code),
             Err(session::Error::Agent(error)) => Err(error.into()),
             Err(session::Error::Own(failure)) => Err(failure),
