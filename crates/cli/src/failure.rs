@@ -59,7 +59,12 @@ impl Failure {
         causes.fold(self.error.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
-    /// Whether it is that.
+    /// What sort it is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether it is an interruption.
     pub(crate) fn is_interruption(&self) -> bool {
         self.kind == Kind::Interrupted
     }

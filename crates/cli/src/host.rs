@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use image::store::Store;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
@@ -42,16 +43,30 @@ pub(crate) fn start_log() {
 }
 
 fn directory(variable: &str, default: impl FnOnce(PathBuf) -> PathBuf) -> Result<PathBuf, Failure> {
-    if let Some(path) = set(variable) {
-        return std::path::absolute(&path)
-            .map_err(|error| Failure::io(format!("{variable}={}", path.display()), error));
+    let path = match (set(variable), set("HOME")) {
+        (Some(path), _) => std::path::absolute(&path)
+            .map_err(|error| Failure::io(format!("{variable}={}", path.display()), error))?,
+        (None, Some(home)) => default(PathBuf::from(home)),
+        (None, None) => return Err(Failure::usage(format!("neither {variable} nor HOME is set"))),
+    };
+    // Records name files in it, and they are text.
+    if path.to_str().is_none() {
+        let message = format!("{} is not UTF-8: set {variable} to a path that is", path.display());
+        return Err(Failure::usage(message));
     }
-    match set("HOME") {
-        Some(home) => Ok(default(PathBuf::from(home))),
-        None => Err(Failure::usage(format!("neither {variable} nor HOME is set"))),
-    }
+    Ok(path)
 }
 
 fn set(variable: &str) -> Option<OsString> {
     env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+/// Keeps this process, and those that it starts, from being written to disk when they crash: they
+/// hold what users gave their sandboxes, secrets too.
+pub(crate) fn forbid_core_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        // Lowering a limit needs no right.
+        eprintln!("matchlock: cannot turn core dumps off: {error}");
+    }
 }

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    host::forbid_core_dumps();
     let args = args::Args::parse();
     host::start_log();
     let code = match command::dispatch(args.command) {

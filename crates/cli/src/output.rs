@@ -66,8 +66,30 @@ pub(crate) fn age(created: u64) -> String {
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
-/// A time (milliseconds of the Unix epoch) as RFC 3339 writes it, in UTC.
+/// The last that RFC 3339 can write, the end of the year 9999.
+const LAST: Duration = Duration::from_secs(253_402_300_799);
+
+/// A time (milliseconds of the Unix epoch) as RFC 3339 writes it, in UTC. What a clock gone wrong
+/// has put beyond all bounds is shown as the bound.
 pub(crate) fn rfc3339(at: i64) -> String {
-    let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
+    let since = Duration::from_millis(u64::try_from(at).unwrap_or(0)).min(LAST);
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_a_clock_gone_wrong_are_shown_all_the_same() {
+        for (at, shown) in [
+            (i64::MIN, "1970-01-01T00:00:00.000Z"),
+            (1500, "1970-01-01T00:00:01.500Z"),
+            (i64::MAX, "9999-12-31T23:59:59.000Z"),
+        ] {
+            assert_eq!(rfc3339(at), shown);
+        }
+        assert_eq!(age(u64::MAX), "0 seconds ago", "what is yet to come was just now");
+        assert!(age(0).ends_with(" days ago"));
+    }
 }

@@ -68,6 +68,15 @@ impl Explain for Unreachable {
     }
 }
 
+/// What became of a sandbox that was not named but found: that it has gone since is no failure.
+pub(crate) fn unless_gone<T>(outcome: Result<T, impl Into<Failure>>) -> Result<Option<T>, Failure> {
+    match outcome.map_err(Into::into) {
+        Ok(value) => Ok(Some(value)),
+        Err(failure) if failure.kind() == Kind::NotFound => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
 /// Does something to each; goes on after a failure, and reports each but the last, which is the
 /// outcome.
 pub(crate) fn each<T>(records: Vec<T>, mut act: impl FnMut(T) -> Result<(), Failure>) -> Result<(), Failure> {

@@ -100,14 +100,17 @@ pub(crate) struct Connection {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// Stays with a running command to its end, and gives the exit code for it.
+/// Stays with a running command to its end, and gives the exit code for it. Signals are passed on to
+/// it.
 pub(crate) async fn attend(
     command: Command<impl Output, impl Input, impl Control>,
     connection: Connection,
     mut signals: Option<&mut Signals>,
 ) -> Result<Attended, Error> {
     let Command { output, input, control } = command;
-    let raw = (connection.terminal && terminal::is_terminal()).then(RawMode::enter).transpose();
+    // Without -i keys are not passed on: then Ctrl-C must stay a signal.
+    let keys = connection.terminal && connection.stdin && terminal::is_terminal();
+    let raw = keys.then(RawMode::enter).transpose();
     let raw = raw.map_err(|error| Error::Own(Failure::io("cannot set the terminal to raw mode", error)))?;
     if connection.stdin {
         tokio::spawn(feed(input, read_stdin()));
@@ -118,16 +121,20 @@ pub(crate) async fn attend(
     let mut time = TimeLimit::new(connection.timeout);
     let mut impatience = Impatience::default();
     let deliver = deliver(control);
+    let mut hangup = Hangup::default();
     let shown = show(output);
     tokio::pin!(shown);
     let shown = loop {
         tokio::select! {
             shown = &mut shown => break shown?,
-            number = signals::next(signals.as_deref_mut()) => if impatience.passes_on() {
+            number = signals::next(signals.as_deref_mut()) => {
+                if !impatience.passes_on() {
+                    return Ok(Attended::Ended(exit_code(number)));
+                }
+                hangup.heard(number, connection);
                 deliver(number);
-            } else {
-                return Ok(Attended::Ended(exit_code(number)));
             },
+            () = hangup.is_up() => return Ok(Attended::Ended(HUNG_UP)),
             number = time.next() => match number {
                 Some(number) => deliver(number),
                 None => return Ok(TimeLimit::over()),
@@ -278,6 +285,34 @@ impl TimeLimit {
     fn over() -> Attended {
         eprintln!("matchlock: the command was ended after its --timeout");
         Attended::Ended(TIMED_OUT)
+    }
+}
+
+/// How long a command may go on whose terminal has gone away: nobody can reach it there any more.
+const HANGUP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Exit code then: 128 + SIGHUP.
+const HUNG_UP: u8 = 129;
+
+/// The end of our terminal, which is the end of a command that was connected to it.
+#[derive(Default)]
+struct Hangup {
+    deadline: Option<Instant>,
+}
+
+impl Hangup {
+    fn heard(&mut self, number: i32, connection: Connection) {
+        if connection.terminal && number == SignalKind::hangup().as_raw_value() {
+            self.deadline.get_or_insert_with(|| Instant::now() + HANGUP_PATIENCE);
+        }
+    }
+
+    /// Waits until the command has had its time; for ever if there was no hangup.
+    async fn is_up(&self) {
+        match self.deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
     }
 }
 

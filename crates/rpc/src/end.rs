@@ -105,8 +105,7 @@ async fn force(site: &Site, id: SandboxId) -> Result<(), EndError> {
     let record = site.state.record(id).map_err(|error| ReconcileError::from(TenureError::from(error)))?;
     let pid = record.owner_pid.unwrap_or(0);
     for signal in [sandbox::process::Signal::TERM, sandbox::process::Signal::KILL] {
-        // The owner's lock is held, so the owner lives and its number has not been given away.
-        sandbox::process::signal(pid, signal, || site.home.is_owned(id));
+        sandbox::process::signal(pid, signal, || site.home.is_owned_by(id, pid));
         if is_gone(site, id, MARGIN).await {
             return Ok(());
         }

@@ -12,7 +12,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use api::error::io_kind;
@@ -131,7 +131,9 @@ impl Home {
         let path = self.directory(id);
         fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed("make", &path))?;
         let path = path.join(LOCK);
-        let lock = File::create_new(&path).map_err(failed("make", &path))?;
+        let mut options = File::options();
+        let lock =
+            options.write(true).create_new(true).mode(0o600).open(&path).map_err(failed("make", &path))?;
         lock.lock().map_err(failed("lock", &path))?;
         Ok(lock)
     }
@@ -175,6 +177,16 @@ impl Home {
         matches!(look(), Ok(Ownership::Owned) | Err(_))
     }
 
+    /// Whether it is this process that has a sandbox's lock. A number on record may be a stranger's by
+    /// now, while somebody else tidies up.
+    #[must_use]
+    pub fn is_owned_by(&self, id: SandboxId, pid: u32) -> bool {
+        let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+        let Some(lock) = identity(&self.directory(id).join(LOCK)) else { return false };
+        let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        self.is_owned(id) && open.flatten().any(|entry| identity(&entry.path()) == Some(lock))
+    }
+
     fn look(
         &self,
         id: SandboxId,
@@ -195,7 +207,7 @@ impl Home {
 
     fn lock_file(&self) -> Result<File, HomeError> {
         let path = self.path.join("lock");
-        File::options().create(true).append(true).open(&path).map_err(failed("open", &path))
+        File::options().create(true).append(true).mode(0o600).open(&path).map_err(failed("open", &path))
     }
 
     fn sandboxes(&self) -> PathBuf {
@@ -227,6 +239,8 @@ mod tests {
         assert_eq!(home.directories().unwrap(), [ID]);
         let handed_on = owner.try_clone().unwrap();
         drop(owner);
+        assert!(home.is_owned_by(ID, std::process::id()));
+        assert!(!home.is_owned_by(ID, std::os::unix::process::parent_id()), "a stranger");
         assert!(home.is_owned(ID), "the lock goes with the last who holds it");
         drop(handed_on);
         let Ownership::Taken(_lock) = home.take(ID).unwrap() else { panic!("nobody owns it") };
@@ -251,8 +265,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(&folder.path().join("a/b")).unwrap();
         home.make_directory(ID).unwrap();
-        for path in [home.path().to_owned(), home.directory(ID)] {
-            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
+        drop(home.lock().unwrap());
+        let (own, sandbox) = (home.path().to_owned(), home.directory(ID));
+        let files = [(own.join("lock"), 0o600), (sandbox.join(LOCK), 0o600)];
+        for (path, mode) in files.into_iter().chain([(own, 0o700), (sandbox, 0o700)]) {
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
         }
     }
 

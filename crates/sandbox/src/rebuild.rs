@@ -1,8 +1,9 @@
 //! A new database in place of a damaged one. Each sandbox's directory holds a copy of what was first
 //! recorded of it, from which it is entered again.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,7 +39,8 @@ struct Saved {
 pub(crate) fn save(new: &NewSandbox, directory: &Path) -> io::Result<()> {
     let NewSandbox { id, name, image, backend, keep, spec, owner_pid: _ } = new.clone();
     let saved = Saved { id, name, image, backend, keep, spec };
-    fs::write(directory.join(FILE), serde_json::to_vec(&saved)?)
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(directory.join(FILE))?;
+    file.write_all(&serde_json::to_vec(&saved)?)
 }
 
 /// What a rebuilt database holds.

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use api::lifecycle::{Phase, Resource};
 use api::{Explain, Kind, SandboxId, Status};
@@ -14,6 +16,10 @@ use crate::tenure::{Tenure, TenureError};
 
 /// Why a sandbox ended that had no chance to say so itself.
 const ABANDONED: &str = "the process that owned it is gone";
+
+/// How long tidying up may take, and between looks whether it has ended.
+const TIDYING: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(5);
 
 /// A sandbox could not be put in order.
 #[derive(Debug, Error)]
@@ -71,6 +77,11 @@ fn status(phase: Phase, owned: bool) -> Status {
         (phase, false) if phase.is_failure() => Status::Failed,
         (_, false) => Status::Crashed,
     }
+}
+
+/// Whether a sandbox in this phase that has an owner has it only for a moment.
+fn at_rest(phase: Phase) -> bool {
+    matches!(phase, Phase::Stopped | Phase::Cleaning | Phase::Cleaned) || phase.is_failure()
 }
 
 /// What a look at one sandbox came to.
@@ -159,8 +170,25 @@ impl Site {
         Ok(removed)
     }
 
+    /// Becomes the owner of a sandbox that has none. Whoever tidies up after it has its lock for a
+    /// moment, too, and is waited for.
+    ///
+    /// # Errors
+    /// When it cannot be told whether it has an owner.
+    pub fn take(&self, id: SandboxId) -> Result<Ownership, ReconcileError> {
+        let deadline = Instant::now() + TIDYING;
+        loop {
+            let ownership = self.home.take(id)?;
+            let held = matches!(ownership, Ownership::Owned) && Instant::now() < deadline;
+            if !(held && self.state.record(id).is_ok_and(|record| at_rest(record.phase))) {
+                return Ok(ownership);
+            }
+            sleep(POLL);
+        }
+    }
+
     fn end_abandoned(&self, id: SandboxId, remove: bool) -> Result<Outcome, ReconcileError> {
-        let (lock, lost) = match self.home.take(id)? {
+        let (lock, lost) = match self.take(id)? {
             Ownership::Owned => return Ok(Outcome::Running),
             Ownership::Taken(lock) => (Some(lock), false),
             Ownership::Missing => (None, true),

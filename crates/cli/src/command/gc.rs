@@ -44,7 +44,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let records = site.state.list()?;
     let count = records.len();
-    sandboxes::each(records, |record| one(&site, &record, args.force_running))?;
+    sandboxes::each(records, |record| {
+        sandboxes::unless_gone(one(&site, &record, args.force_running)).map(drop)
+    })?;
     let unknown = site.remove_unknown()?;
     for id in &unknown {
         output::line(&format!("{id}: removed, it was not on record"))?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rpc::EndError;
 
 use crate::failure::Outcome;
 use crate::progress::patiently;
@@ -41,7 +42,11 @@ pub(crate) fn end(named: &[String], all: bool, grace: Option<Duration>, done: &s
         let ending = records.iter().map(|record| rpc::end(&site, record.id, grace));
         let ended = patiently("waiting for the end".to_owned(), join_all(ending)).await;
         sandboxes::each(records.iter().zip(ended).collect(), |(record, ended)| {
-            ended?;
+            match ended {
+                // It has ended by itself since it was found.
+                Err(EndError::NotRunning { .. }) if all => return Ok(()),
+                ended => ended?,
+            }
             output::line(&format!("{done} {}", record.id))?;
             Ok(())
         })?;

@@ -7,15 +7,16 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use api::SandboxId;
+use api::{Explain as _, Kind, SandboxId};
 use rustix::process::{Pid, Signal, chdir, kill_process, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdin};
 use sandbox::Created;
+use sandbox::reconcile::ReconcileError;
 use sandbox::timings::Timings;
 
 use crate::failure::{Failure, Outcome, RUN_FAILED};
@@ -46,8 +47,25 @@ pub(crate) enum Detached {
     Failed(u8),
 }
 
-/// Leaves a sandbox to an owner in the background and waits until it runs.
-pub(crate) async fn detach(created: Created, signals: &mut Signals) -> Result<Detached, Failure> {
+/// Leaves a sandbox to an owner in the background and waits until it runs. If it does not, `tidy` is
+/// to release what an owner left that was killed before it could do so itself.
+pub(crate) async fn detach(
+    created: Created,
+    signals: &mut Signals,
+    tidy: impl FnOnce(SandboxId) -> Result<(), ReconcileError>,
+) -> Result<Detached, Failure> {
+    let id = created.id();
+    let detached = hand_over(created, signals).await;
+    if !matches!(detached, Ok(Detached::Running))
+        && let Err(error) = tidy(id)
+        && error.kind() != Kind::NotFound
+    {
+        tracing::warn!(%id, %error, "something of it is left for `matchlock gc`");
+    }
+    detached
+}
+
+async fn hand_over(created: Created, signals: &mut Signals) -> Result<Detached, Failure> {
     let failed = |error| Failure::io("cannot start the sandbox's owner", error);
     let lock = created.lock().map_err(failed)?;
     // This very program, even if its file has been replaced meanwhile.
@@ -55,6 +73,8 @@ pub(crate) async fn detach(created: Created, signals: &mut Signals) -> Result<De
     command.arg0("matchlock").arg("owner").arg(created.id().to_string());
     let mut child = command.stdin(lock).stdout(Stdio::piped()).spawn().map_err(failed)?;
     created.hand_over();
+    // The lock is the owner's alone now.
+    drop(command);
     let pipe = child.stdout.take().expect("it was asked for");
     let line = tokio::task::spawn_blocking(move || {
         let mut line = String::new();
@@ -72,13 +92,16 @@ pub(crate) async fn detach(created: Created, signals: &mut Signals) -> Result<De
     if line.ends_with('\n') {
         return Ok(Detached::Running);
     }
-    Ok(Detached::Failed(wait(child).await.map_err(failed)?))
+    let status = wait(child).await.map_err(failed)?;
+    if let Some(signal) = status.signal() {
+        // It had no chance to say so itself.
+        eprintln!("matchlock: signal {signal} ended the sandbox's owner before the sandbox ran");
+    }
+    Ok(Detached::Failed(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(RUN_FAILED)))
 }
 
-/// Waits for the owner's end, and gives its exit code.
-async fn wait(mut child: Child) -> io::Result<u8> {
-    let status = tokio::task::spawn_blocking(move || child.wait()).await.expect("waiting does not panic")?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(RUN_FAILED))
+async fn wait(mut child: Child) -> io::Result<ExitStatus> {
+    tokio::task::spawn_blocking(move || child.wait()).await.expect("waiting does not panic")
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {

@@ -18,9 +18,10 @@ pub(crate) fn run(_: &Args) -> Outcome {
     records.retain(|record| !site.status(record).is_alive());
     let mut pruned = 0;
     let outcome = sandboxes::each(records, |record| {
-        site.remove(record.id)?;
-        pruned += 1;
-        output::line(&format!("Pruned {}", record.id))?;
+        if sandboxes::unless_gone(site.remove(record.id))?.is_some() {
+            pruned += 1;
+            output::line(&format!("Pruned {}", record.id))?;
+        }
         Ok(())
     });
     output::line(&format!("Pruned {pruned} VMs"))?;

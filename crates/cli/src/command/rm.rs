@@ -25,7 +25,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
         records.retain(|record| !site.status(record).is_alive());
     }
     sandboxes::each(records, |record| {
-        site.remove(record.id)?;
+        let removed = site.remove(record.id);
+        if args.stopped {
+            if sandboxes::unless_gone(removed)?.is_none() {
+                return Ok(());
+            }
+        } else {
+            removed?;
+        }
         output::line(&format!("Removed {}", record.id))?;
         Ok(())
     })?;

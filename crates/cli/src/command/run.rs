@@ -15,7 +15,7 @@ use api::spec::{
 use clap::ValueEnum;
 use image::reference::Reference;
 use sandbox::timings::Timings;
-use sandbox::{Blueprint, Created};
+use sandbox::{Blueprint, Created, Site};
 
 use crate::command::owner::{self as detached, Detached};
 use crate::command::pull::{self, Policy};
@@ -177,13 +177,14 @@ fn start(args: &Args) -> Outcome {
     let runtime = signals::runtime()?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+        let site = sandboxes::site()?;
         let created = tokio::select! {
-            created = create(args, spec, &mut timings) => created?,
+            created = create(args, spec, &site, &mut timings) => created?,
             _ = signals.next() => return Err(Failure::interrupted()),
         };
         if args.detach {
             let id = created.id();
-            return match detached::detach(created, &mut signals).await? {
+            return match detached::detach(created, &mut signals, |id| site.remove(id)).await? {
                 Detached::Running => output::line(&id.to_string()),
                 Detached::Failed(code) => Ok(code),
             };
@@ -245,14 +246,18 @@ fn meaning(args: &Args) -> Result<SandboxSpec, Failure> {
 
 /// From what was asked for to a sandbox that can be started: all that may be wrong with it is told
 /// before a VM is started for it.
-async fn create(args: &Args, spec: SandboxSpec, timings: &mut Timings) -> Result<Created, Failure> {
-    let site = sandboxes::site()?;
+async fn create(
+    args: &Args,
+    spec: SandboxSpec,
+    site: &Site,
+    timings: &mut Timings,
+) -> Result<Created, Failure> {
     let image = pull::ensure(&site.images, &args.image, args.pull, args.plain_http).await?;
     timings.mark("image");
     let blueprint = Blueprint { spec, image };
     blueprint.check()?;
     site.sweep()?;
-    Ok(Created::new(&site, blueprint)?)
+    Ok(Created::new(site, blueprint)?)
 }
 
 fn report(timings: &Timings, format: TimingsFormat) {

@@ -45,9 +45,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
 async fn start(site: &Site, id: SandboxId, signals: &mut Signals) -> Result<Detached, Failure> {
     // What a killed owner left is released first.
     site.reconcile(id)?;
-    match site.home.take(id).map_err(ReconcileError::from)? {
+    match site.take(id)? {
         Ownership::Owned => Err(ReconcileError::Running { id }.into()),
-        Ownership::Taken(lock) => owner::detach(Created::resume(site, id, lock)?, signals).await,
+        Ownership::Taken(lock) => {
+            let tidy = |id| site.reconcile(id).map(drop);
+            owner::detach(Created::resume(site, id, lock)?, signals, tidy).await
+        }
         Ownership::Missing => {
             site.state.record(id)?;
             Err(Failure::usage(format!("the directory of {id} is missing; remove it: matchlock rm {id}")))
