@@ -1,5 +1,7 @@
 //! `matchlock exec`: commands in a sandbox that another process owns.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::time::{Duration, Instant};
 
@@ -164,4 +166,34 @@ fn only_its_own_user_can_reach_a_sandbox() {
     let failed = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((said.as_str(), failed.as_str()), ("hung up", ""), "it is connected, and gets no answer");
     let _ = matchlock.run(&["exec", &id, "true"]).success();
+}
+
+/// As an SDK's client does it: over the socket, in lines of JSON.
+#[test]
+fn a_cancelled_command_gets_sigterm_with_all_its_descendants() {
+    let matchlock = Matchlock::new();
+    let id = idle(&matchlock, &[]);
+    let socket = matchlock.home().join("sandboxes").join(&id).join("rpc.sock");
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let child = "trap 'touch /child-was-told; exit' TERM; touch /ready; while :; do sleep 0.1; done";
+    let command = format!("setsid sh -c \"{child}\" & wait; wait");
+    let request = serde_json::json!({
+        "jsonrpc": "2.0", "id": 1, "method": "exec_stream", "params": { "command": command }
+    });
+    writeln!(stream, "{request}").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while matchlock.run(&["exec", &id, "--", "test", "-e", "/ready"]).code != Some(0) {
+        assert!(Instant::now() < deadline);
+    }
+    writeln!(stream, r#"{{"jsonrpc":"2.0","id":2,"method":"cancel","params":{{"id":1}}}}"#).unwrap();
+    let mut answers: Vec<serde_json::Value> = BufReader::new(&stream)
+        .lines()
+        .take(2)
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .collect();
+    answers.sort_by_key(|answer| answer["id"].as_i64());
+    assert_eq!(answers[0]["error"]["code"], -32003, "{answers:?}");
+    assert_eq!(answers[1]["result"], serde_json::json!({ "cancelled": true }));
+    let _ = matchlock.run(&["exec", &id, "--", "test", "-e", "/child-was-told"]).success();
 }

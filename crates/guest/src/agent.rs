@@ -23,6 +23,7 @@ mod resize;
 mod running;
 mod signal;
 mod stdio;
+mod terminate;
 
 /// Stack of a thread that serves a request; its buffers are elsewhere.
 const STACK: usize = 128 * 1024;
@@ -95,6 +96,7 @@ impl Agent {
         let answer = match message::decode(&body)? {
             Request::Exec(exec) => return exec::serve(self, stream, &exec, &body),
             Request::Signal { id, signal } => signal::serve(self, id, signal),
+            Request::Terminate { id, grace_ms } => terminate::serve(self, id, grace_ms),
             Request::Resize { id, size } => resize::serve(self, id, size),
         };
         stream.send::<Answer>(&answer)?;

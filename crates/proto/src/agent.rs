@@ -24,6 +24,14 @@ pub enum Request {
         /// Number as on Linux x86-64 and arm64.
         signal: i32,
     },
+    /// End a command: SIGTERM to every process of it, SIGKILL if that has not ended it in time.
+    /// Answered with [`Answer`] at once.
+    Terminate {
+        /// [`Exec::id`].
+        id: u64,
+        /// How long it has, milliseconds.
+        grace_ms: u64,
+    },
     /// Set the window size of a command's terminal. Answered with [`Answer`].
     Resize {
         /// [`Exec::id`].

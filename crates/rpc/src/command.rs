@@ -17,10 +17,11 @@ use crate::requests::Cancel;
 /// Output of one source that is passed on together, bytes.
 pub(crate) const MAX_BATCH: usize = 128 * 1024;
 
-/// What a cancelled command gets, and how long it has until the next.
-const ENDINGS: [(i32, Duration); 2] = [(SIGTERM, Duration::from_secs(5)), (SIGKILL, Duration::from_secs(2))];
-const SIGTERM: i32 = 15;
-const SIGKILL: i32 = 9;
+/// Between SIGTERM and SIGKILL for a cancelled command.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long it may take to be gone after that.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// Takes a command's output.
 pub(crate) trait Sink: Send {
@@ -61,17 +62,15 @@ pub(crate) async fn attend(
     exit_code(ended?).map_err(Stop::Failed)
 }
 
-/// Ends the command after the request was cancelled. If it does not react even to SIGKILL, because a
-/// program of its own has the terminal, this returns, and dropping its [`Running`] ends it all.
+/// Ends the command after the request was cancelled, with all its processes. If a guest does not do
+/// that, this returns, and dropping its [`Running`] ends what can be ended.
 async fn end_if_cancelled(control: &Control, cancel: &Cancel) {
     cancel.cancelled().await;
-    for (signal, patience) in ENDINGS {
-        let deadline = Instant::now() + patience;
-        if let Ok(Err(error)) = timeout_at(deadline, control.signal(signal)).await {
-            tracing::debug!(%error, "cannot reach a cancelled command");
-        }
-        sleep_until(deadline).await;
+    let deadline = Instant::now() + GRACE + LAST_WAIT;
+    if let Ok(Err(error)) = timeout_at(deadline, control.terminate(GRACE)).await {
+        tracing::debug!(%error, "cannot reach a cancelled command");
     }
+    sleep_until(deadline).await;
 }
 
 /// Moves output to the sink until the command has ended. Records that are there at once go together.

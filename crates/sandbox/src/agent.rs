@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use api::{Explain, Kind};
 use proto::Port;
@@ -261,6 +262,16 @@ impl Control {
     /// When the agent cannot be reached.
     pub async fn signal(&self, signal: i32) -> Result<(), AgentError> {
         self.ask(Request::Signal { id: self.id, signal }).await
+    }
+
+    /// Ends the command: SIGTERM to every process of it, SIGKILL if that has not ended it within
+    /// `grace`. Returns when the agent knows.
+    ///
+    /// # Errors
+    /// When the agent cannot be reached.
+    pub async fn terminate(&self, grace: Duration) -> Result<(), AgentError> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.ask(Request::Terminate { id: self.id, grace_ms }).await
     }
 
     /// Sets the size of the command's terminal.

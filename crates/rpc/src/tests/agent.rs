@@ -199,6 +199,15 @@ impl Guest {
                     kill_process_group(group, signal).ok();
                 }
             }
+            Request::Terminate { id, grace_ms } => {
+                if let Some(group) = self.state.lock().unwrap().groups.get(&id).copied() {
+                    kill_process_group(group, Signal::TERM).ok();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(grace_ms)).await;
+                        kill_process_group(group, Signal::KILL).ok();
+                    });
+                }
+            }
             Request::Resize { size, .. } => self.state.lock().unwrap().resizes.push(size),
         }
         self.write(stream, &message::encode(&Answer::Done).unwrap()).await
