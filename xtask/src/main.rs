@@ -22,7 +22,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Measures and writes docs/benchmarks.md; `make bench` prepares what it needs.
-    Bench,
+    Bench {
+        /// Measure only this, and write nothing.
+        only: Vec<bench::Part>,
+    },
     /// Everything that can be said about the source without running it: format, clippy, layers, dependencies.
     Check,
     /// Dependencies: licences, bans, sources, and known vulnerabilities if their list can be fetched.
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<()> {
     match command {
-        Command::Bench => bench::run(),
+        Command::Bench { only } => bench::run(only),
         Command::Check => check::run(),
         Command::Deny => deny::run(),
         Command::Layers => layers::run(),

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+/// One way to do something; gives how long it took.
+pub(crate) type Way<'a> = &'a mut dyn FnMut() -> Result<Duration>;
+
 /// The medians of two ways to do the same.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Pair {
     pub(crate) ours: Duration,
     pub(crate) theirs: Duration,
@@ -25,15 +29,22 @@ pub(crate) fn in_turns(
     mut ours: impl FnMut() -> Result<Duration>,
     mut theirs: impl FnMut() -> Result<Duration>,
 ) -> Result<Pair> {
-    let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
+    let [ours, theirs] = medians(rounds, [&mut ours, &mut theirs])?;
+    Ok(Pair { ours, theirs, rounds })
+}
+
+/// Measures all ways in turns, after a first turn that only fills the host's caches; their medians.
+pub(crate) fn medians<const N: usize>(rounds: usize, mut ways: [Way<'_>; N]) -> Result<[Duration; N]> {
+    let mut times = [const { Vec::new() }; N];
     for round in 0..=rounds {
-        let (our_time, their_time) = (ours()?, theirs()?);
-        if round > 0 {
-            our_times.push(our_time);
-            their_times.push(their_time);
+        for (way, times) in ways.iter_mut().zip(&mut times) {
+            let time = way()?;
+            if round > 0 {
+                times.push(time);
+            }
         }
     }
-    Ok(Pair { ours: median(our_times), theirs: median(their_times), rounds })
+    Ok(times.map(median))
 }
 
 /// The middle one; of an even number, the upper of the two in the middle.

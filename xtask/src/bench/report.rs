@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use harness::{Matchlock, tool};
@@ -23,7 +24,6 @@ pub(crate) struct Row {
 impl Row {
     /// Times of ours and of something else.
     pub(crate) fn times(what: &str, against: &str, pair: &Pair, target: &'static str) -> Self {
-        let milliseconds = |time: std::time::Duration| format!("{:.0} ms", time.as_secs_f64() * 1000.0);
         Self {
             what: format!("{what} (median of {})", pair.rounds),
             ours: milliseconds(pair.ours),
@@ -34,14 +34,46 @@ impl Row {
         }
     }
 
+    /// How fast as many bytes went, ours and something else's way: the ratio is that of the rates.
+    pub(crate) fn rates(what: &str, against: &str, bytes: u64, pair: &Pair, target: &'static str) -> Self {
+        Self {
+            ours: rate(bytes, pair.ours),
+            theirs: rate(bytes, pair.theirs),
+            ratio: format!("{:.2}×", 1.0 / pair.ratio()),
+            ..Self::times(what, against, pair, target)
+        }
+    }
+
     /// An amount of memory, with nothing to compare it to but the target.
     pub(crate) fn memory(what: &str, kib: u64, target: &'static str) -> Self {
-        let none = || "–".to_owned();
         // Exact below 2^53.
         #[expect(clippy::cast_precision_loss, reason = "memory is less than 8 EiB")]
         let ours = format!("{:.1} MiB", kib as f64 / 1024.0);
+        Self::alone(what, ours, target)
+    }
+
+    /// A figure with nothing to compare it to but the target.
+    pub(crate) fn alone(what: &str, ours: String, target: &'static str) -> Self {
+        let none = || "–".to_owned();
         Self { what: what.to_owned(), ours, against: none(), theirs: none(), ratio: none(), target }
     }
+}
+
+/// With three digits or so.
+pub(crate) fn milliseconds(time: Duration) -> String {
+    let milliseconds = time.as_secs_f64() * 1000.0;
+    match milliseconds {
+        100.0.. => format!("{milliseconds:.0} ms"),
+        10.0.. => format!("{milliseconds:.1} ms"),
+        _ => format!("{milliseconds:.2} ms"),
+    }
+}
+
+fn rate(bytes: u64, time: Duration) -> String {
+    // Exact below 2^53.
+    #[expect(clippy::cast_precision_loss, reason = "nobody moves 8 PiB here")]
+    let megabytes = bytes as f64 / 1e6;
+    format!("{:.0} MB/s", megabytes / time.as_secs_f64())
 }
 
 /// All figures of one run.
@@ -66,10 +98,13 @@ impl Report {
         self.stages = stages;
     }
 
-    /// Prints it and writes the page.
-    pub(crate) fn publish(&self) -> Result<()> {
+    pub(crate) fn print(&self) {
+        print!("{}", self.tables());
+    }
+
+    /// Writes the page.
+    pub(crate) fn write(&self) -> Result<()> {
         let tables = self.tables();
-        print!("{tables}");
         let page = format!("{HEAD}\n{}, {}.\n\n{tables}{TAIL}", self.version, machine()?);
         let path = step::workspace().join("docs/benchmarks.md");
         fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))
@@ -82,9 +117,9 @@ impl Report {
             writeln!(text, "| {what} | {ours} | {against} | {theirs} | {ratio} | {target} |")
                 .expect("writing to a string cannot fail");
         }
-        text.push_str(
-            "\nWhere the time of a cold start goes (`run --timings`):\n\n| stage | ms |\n|---|--:|\n",
-        );
+        if !self.stages.is_empty() {
+            text.push_str(STAGES);
+        }
         for (name, took_us) in &self.stages {
             let (whole, tenth) = (took_us / 1000, took_us % 1000 / 100);
             writeln!(text, "| {name} | {whole}.{tenth} |").expect("writing to a string cannot fail");
@@ -115,12 +150,32 @@ Written by `make bench`; not by hand. Machines are shared and noisy: read the ra
 medians taken in turns (ours, theirs, ours, …) in one run. Absolute times are context.
 ";
 
+const STAGES: &str = "
+Where the time of a cold start goes (`run --timings`):
+
+| stage | ms |
+|---|--:|
+";
+
 const TAIL: &str = "
-What is compared:
+What is compared, and what the floors are:
 
 * Bare QEMU has the machine type, memory and kernel of ours, no device but a silent console, and an
   initramfs with one static busybox that calls `reboot` at once: no channel, disks, agent or jail.
 * `umoci unpack` also records an mtree of what it unpacked; `mkfs.erofs` runs without compression,
   which is the form that ours has. Each round of ours imports into an empty store and syncs it.
-* Memory is what is resident: `/usr/bin/time` for the most, `VmRSS` for what is.
+  The most memory is what `/usr/bin/time` says.
+* `ssh localhost true`: OpenSSH's server and client as they are configured by default, a key of
+  Ed25519, a new connection each time, `/bin/sh` as the shell. Nothing of it runs in a VM; all that an
+  `exec` starts does.
+* The raw channel is a bare QEMU like the above, with the CPU model of ours and one virtio-serial port,
+  in whose guest busybox moves bytes: `dd` from `/dev/zero` to the port (32 MiB, by 256 KiB), from the port to `/dev/null`, or byte by byte back. An echo starts no process, and that is
+  the floor of a round trip, not of an `exec`: a program has to be started, so no `exec` can take less
+  than what a shell that runs in the guest already takes to start one. Ours starts two processes, and
+  makes namespaces, `/proc` and a system call filter for it.
+* `dd` writes to the port itself, but a command's standard output is a pipe that somebody has to read:
+  hence the second figure of the raw channel, where `dd` writes into a pipe and `cat` to the port.
+  Under emulation the guest's CPU is the limit of all of these; our processes are nearly idle.
+* Idle memory is the proportional share (`Pss` of `/proc/PID/smaps_rollup`); `MemAvailable` also has
+  what the kernel needs for it. A VMM's memory is what the guest has touched, and the translated code.
 ";

@@ -1,0 +1,69 @@
+//! Bare QEMU: the machine and the kernel that ours have, and nothing that we add to them.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use harness::{Matchlock, Running, tool};
+use serde::Deserialize;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A kernel of `kernel ls --json`.
+#[derive(Deserialize)]
+struct Kernel {
+    path: PathBuf,
+    default: bool,
+}
+
+/// The kernel that `run` boots.
+pub(crate) fn kernel(matchlock: &Matchlock) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("MATCHLOCK_KERNEL") {
+        return Ok(path.into());
+    }
+    let list = matchlock.run(&["kernel", "ls", "--json"]).success();
+    let kernels: Vec<Kernel> = serde_json::from_slice(&list.stdout)?;
+    let default = kernels.into_iter().find(|kernel| kernel.default);
+    Ok(default.context("`matchlock kernel ls --json` lists no default kernel")?.path)
+}
+
+/// An initramfs, made in `directory`, that holds busybox and a script for it, as `/busybox` and `/script`.
+pub(crate) fn initramfs(directory: &Path, script: &str) -> Result<PathBuf> {
+    let busybox = tool::find("busybox");
+    fs::copy(&busybox, directory.join("busybox"))?;
+    fs::write(directory.join("script"), script)?;
+    fs::set_permissions(directory.join("script"), Permissions::from_mode(0o755))?;
+    let mut cpio = Command::new(busybox);
+    cpio.args(["cpio", "-o", "-H", "newc"]).current_dir(directory).stdin(Stdio::piped());
+    let mut cpio = Running::start(&mut cpio, LIMIT);
+    cpio.input(b"busybox\nscript\n");
+    let archive = directory.join("initramfs");
+    fs::write(&archive, cpio.wait().success().stdout)?;
+    Ok(archive)
+}
+
+/// QEMU with the machine that our driver uses, but no device besides a console that says nothing.
+/// `init` is the part of the kernel's command line that says what its first process is.
+pub(crate) fn qemu(kernel: &Path, initramfs: &Path, cpu: &str, init: &str) -> Command {
+    let (acceleration, clock) = match sys::kvm::probe() {
+        Ok(_) => (["-accel", "kvm", "-cpu", "host"], String::new()),
+        Err(_) => (
+            ["-accel", "tcg", "-cpu", cpu],
+            format!("tsc_early_khz={} tsc=reliable mitigations=off", sys::tsc::khz()),
+        ),
+    };
+    let mut qemu = Command::new(tool::find("qemu-system-x86_64"));
+    qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "null"]);
+    qemu.args(["-M", "microvm,x-option-roms=off,acpi=off,rtc=on,pit=on,pic=on,isa-serial=on"]);
+    qemu.args(acceleration)
+        .args(["-m", "512M", "-smp", "1", "-kernel"])
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs);
+    qemu.arg("-append").arg(format!("console=ttyS0 quiet reboot=t panic=-1 {clock} {init}"));
+    qemu.stdin(Stdio::null());
+    qemu
+}
