@@ -14,7 +14,7 @@ use sys::jail::{Layer, Standing, Wall};
 use sys::kvm::KvmUnusable;
 use vmm::kernel::Kernels;
 use vmm::qemu::{Accelerator, Qemu};
-use vmm::{Machine, MachineSpec};
+use vmm::{Machine, MachineSpec, Pace};
 
 use crate::agent::read_message;
 use crate::home::Home;
@@ -150,6 +150,7 @@ async fn try_boot(qemu: &Qemu, kernel: &Path) -> Vec<Finding> {
     let booted = qemu.boot(MachineSpec {
         vcpus: 1,
         memory_mb: BOOT_MEMORY_MB,
+        pace: Pace::Sprint,
         kernel: kernel.to_owned(),
         initramfs: vmm::initramfs::with_init(GUEST),
         disks: Vec::new(),

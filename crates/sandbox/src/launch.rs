@@ -15,7 +15,7 @@ use proto::boot::{BootConfig, HostEntry, Mount, Root};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmm::qemu::{Qemu, QemuError};
-use vmm::{Access, Disk, Exit, Machine, MachineSpec};
+use vmm::{Access, Disk, Exit, Machine, MachineSpec, Pace};
 
 use crate::agent::{Agent, AgentError};
 use crate::boot::{self, BootError, Booted};
@@ -317,6 +317,7 @@ async fn start(
     let machine = engine.vmm.boot(MachineSpec {
         vcpus: spec.resources.cpus.vcpus(),
         memory_mb: spec.resources.memory_mb,
+        pace: if spec.keep { Pace::Marathon } else { Pace::Sprint },
         kernel: engine.kernel.to_owned(),
         initramfs: vmm::initramfs::with_init(GUEST),
         disks,

@@ -26,4 +26,4 @@ pub mod machine;
 pub mod qemu;
 
 pub use channel::{Channel, ChannelError, Stream};
-pub use machine::{Access, Cause, Disk, Exit, Machine, MachineSpec};
+pub use machine::{Access, Cause, Disk, Exit, Machine, MachineSpec, Pace};

@@ -22,6 +22,8 @@ pub struct MachineSpec {
     pub vcpus: u32,
     /// Memory, MiB.
     pub memory_mb: u32,
+    /// What it is to be good at.
+    pub pace: Pace,
     /// The guest kernel, an uncompressed vmlinux; see [`crate::kernel::check`].
     pub kernel: PathBuf,
     /// A cpio archive with `/init` in it; see [`crate::initramfs`].
@@ -30,6 +32,15 @@ pub struct MachineSpec {
     pub disks: Vec<Disk>,
     /// Gets what the guest's console says, beside the tail that is always kept in memory.
     pub console: Option<Sink>,
+}
+
+/// Where a machine with an emulated CPU saves time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// When it starts: it is gone soon.
+    Sprint,
+    /// When it idles: it stays.
+    Marathon,
 }
 
 /// A disk: an open file, so that the VMM needs no access to its path.

@@ -12,7 +12,7 @@ use sys::jail::Standing;
 use vmm::console::Sink;
 use vmm::kernel::{InvalidKernel, Kernels};
 use vmm::qemu::{Qemu, QemuError};
-use vmm::{Access, Cause, Disk, Machine, MachineSpec, initramfs};
+use vmm::{Access, Cause, Disk, Machine, MachineSpec, Pace, initramfs};
 
 /// Long enough for a machine to boot on a busy host.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,6 +69,7 @@ fn spec(code: &[u8]) -> MachineSpec {
     MachineSpec {
         vcpus: 1,
         memory_mb: 128,
+        pace: Pace::Sprint,
         kernel: kernel(),
         initramfs: initramfs::with_init(&program(code)),
         disks: Vec::new(),

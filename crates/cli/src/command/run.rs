@@ -257,7 +257,9 @@ async fn create(
     let blueprint = Blueprint { spec, image };
     blueprint.check()?;
     site.sweep()?;
-    Ok(Created::new(site, blueprint)?)
+    let created = Created::new(site, blueprint)?;
+    timings.mark("record");
+    Ok(created)
 }
 
 fn report(timings: &Timings, format: TimingsFormat) {

@@ -12,7 +12,7 @@ use image::store::{Cancel, LayerSet, Store};
 use proto::boot::{BootConfig, Root};
 use vmm::kernel::Kernels;
 use vmm::qemu::Qemu;
-use vmm::{Access, Disk, Machine, MachineSpec};
+use vmm::{Access, Disk, Machine, MachineSpec, Pace};
 
 use super::*;
 use crate::agent::{Agent, Ended, Event, Running, Stdio};
@@ -61,6 +61,7 @@ impl Kept {
         let spec = MachineSpec {
             vcpus: 1,
             memory_mb: 128,
+            pace: Pace::Sprint,
             kernel: kernel(),
             initramfs: vmm::initramfs::with_init(GUEST),
             disks: vec![

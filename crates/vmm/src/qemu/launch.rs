@@ -81,6 +81,7 @@ impl Launch {
         let layout = Layout {
             vcpus: spec.vcpus,
             memory_mb: spec.memory_mb,
+            pace: spec.pace,
             accelerator: &accelerator,
             tsc_khz: sys::tsc::khz(),
             kernel,
