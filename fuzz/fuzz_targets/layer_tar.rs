@@ -17,7 +17,9 @@ fuzz_target!(|layer: &[u8]| {
     // Small enough to be reached by inputs of a few hundred bytes.
     let limits = Limits { entries: 100, expanded_bytes: 1 << 20, depth: 16, ..Limits::default() };
     let mut image = file();
-    let Ok(converted) = convert(layer, &mut image, &limits, &mut |_| ControlFlow::Continue(())) else { return };
+    let Ok(converted) = convert(layer, &mut image, &limits, &mut |_| ControlFlow::Continue(())) else {
+        return;
+    };
     assert!(converted.entries <= limits.entries && converted.tar_bytes <= limits.expanded_bytes);
     assert_eq!(image.metadata().expect("it is open").len(), converted.image_bytes);
     let merged = merge(&[image], &mut file(), &Limits::default(), &mut |_| ControlFlow::Continue(()));

@@ -69,6 +69,7 @@ impl Explain for ClientError {
                 Some("the sandbox was started by another version of matchlock".to_owned())
             }
             Self::Remote(failure) => failure.hint(),
+            Self::Gone => Some("`matchlock list` shows what became of the sandbox".to_owned()),
             _ => None,
         }
     }

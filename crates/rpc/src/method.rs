@@ -14,7 +14,7 @@ use crate::input::Inbox;
 use crate::message;
 use crate::outgoing::{Gone, Outgoing};
 use crate::requests::Cancel;
-use crate::service::Collected;
+use crate::service::Held;
 
 pub(crate) mod cancel;
 mod close;
@@ -93,7 +93,7 @@ pub(crate) struct Call<H: Host> {
     pub(crate) outgoing: Outgoing,
     pub(crate) cancel: Cancel,
     pub(crate) inbox: Inbox,
-    pub(crate) collected: Collected,
+    pub(crate) collected: Held,
     /// The ports that the session has published.
     pub(crate) published: Arc<Mutex<Option<Publisher>>>,
 }

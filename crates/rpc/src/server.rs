@@ -75,7 +75,8 @@ pub(crate) async fn serve_user<H: Host>(
 fn refuse(stream: &UnixStream) {
     tracing::warn!("dropped a client: {MAX_SESSIONS} are connected");
     let message = format!("more than {MAX_SESSIONS} clients of this sandbox at a time");
-    let failure = Failure::new(Code::INVALID_REQUEST, Kind::LimitExceeded, message);
+    let failure = Failure::new(Code::INVALID_REQUEST, Kind::LimitExceeded, message)
+        .with_hint("end some of them: each `exec` and `log -f` is one");
     // It fits into the empty buffer of a new socket.
     let _ = stream.try_write(&message::response(None, &Err(failure)));
 }

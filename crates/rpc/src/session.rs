@@ -177,6 +177,7 @@ impl<H: Host> Session<H> {
         };
         let Begun { cancel, inbox, registered, slot } = self.requests.begin(&id)?;
         let outgoing = self.outgoing.clone();
+        let collected = service.collected.begin();
         let done = (found.handler)(Call {
             id: id.clone(),
             method: method.into_owned(),
@@ -185,7 +186,7 @@ impl<H: Host> Session<H> {
             outgoing: outgoing.clone(),
             cancel,
             inbox,
-            collected: service.collected,
+            collected: collected.clone(),
             published: Arc::clone(&self.published),
         });
         let (finished, wait) = oneshot::channel();
@@ -194,7 +195,7 @@ impl<H: Host> Session<H> {
             drop(registered);
             // Without a client there is nobody to tell.
             let _ = outgoing.send(message::response(Some(&id), &answer)).await;
-            drop(slot);
+            drop((slot, collected));
             let _ = finished.send(());
         });
         Ok(match found.turn {

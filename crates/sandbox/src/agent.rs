@@ -42,12 +42,16 @@ impl Explain for AgentError {
     fn kind(&self) -> Kind {
         match self {
             Self::Message(MessageError::TooLong(_)) => Kind::LimitExceeded,
+            Self::Channel(error) => error.kind(),
             _ => Kind::Vm,
         }
     }
 
     fn hint(&self) -> Option<String> {
-        None
+        match self {
+            Self::Channel(error) => error.hint(),
+            _ => None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Answer, Call};
 use crate::command::Sink;
 use crate::host::Host;
 use crate::message;
-use crate::service::{Collected, Room};
+use crate::service::Held;
 
 /// Most of each output, bytes: the answer must fit into a line, and a guest must not fill our memory.
 const MAX_OUTPUT: usize = 32 * 1024 * 1024;
@@ -25,14 +25,12 @@ pub(super) async fn run<H: Host>(call: Call<H>) -> Answer {
 struct Output {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    collected: Collected,
-    /// For what is here.
-    room: Option<Room>,
+    collected: Held,
 }
 
 impl Output {
-    fn new(collected: Collected) -> Self {
-        Self { stdout: Vec::new(), stderr: Vec::new(), collected, room: None }
+    fn new(collected: Held) -> Self {
+        Self { stdout: Vec::new(), stderr: Vec::new(), collected }
     }
 }
 
@@ -45,12 +43,8 @@ impl Sink for Output {
         if all.len() + bytes.len() > MAX_OUTPUT {
             return Err(too_much(format!("the command's {name} is over {MAX_OUTPUT} bytes")));
         }
-        let Some(room) = self.collected.room(bytes.len()) else {
+        if !self.collected.take(bytes.len()) {
             return Err(too_much("the outputs of this sandbox's commands take too much memory".into()));
-        };
-        match &mut self.room {
-            None => self.room = Some(room),
-            Some(sum) => sum.merge(room),
         }
         all.extend_from_slice(bytes);
         Ok(())

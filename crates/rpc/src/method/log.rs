@@ -1,5 +1,7 @@
 //! `log`: what there is of the sandbox's log.
 
+use std::time::Duration;
+
 use api::Kind;
 use api::rpc::{Code, Failure, LogResult};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -11,8 +13,16 @@ use crate::message;
 /// Most of a log that is given, bytes, from its end: an answer must fit into a line.
 const MAX_LOG: usize = 32 * 1024 * 1024;
 
+/// How long to wait for memory that others have.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 pub(super) async fn run<H: Host>(call: Call<H>) -> Answer {
     let read = async {
+        if !call.collected.wait_for(MAX_LOG, PATIENCE).await {
+            let message = "too many answers of this sandbox's owner wait to be read";
+            return Err(Failure::new(Code::INTERNAL, Kind::LimitExceeded, message)
+                .with_hint("read them, or use log_stream, which passes the log on as it comes"));
+        }
         let log = call.host.log(false).await?;
         tail(log, MAX_LOG).await.map_err(|error| unreadable(&error))
     };
