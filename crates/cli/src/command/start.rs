@@ -1,8 +1,7 @@
 //! `matchlock start`.
 
-use api::SandboxId;
+use api::{Explain, Kind, SandboxId};
 use sandbox::home::Ownership;
-use sandbox::reconcile::ReconcileError;
 use sandbox::{Created, Site};
 
 use super::owner::{self, Detached};
@@ -46,7 +45,7 @@ async fn start(site: &Site, id: SandboxId, signals: &mut Signals) -> Result<Deta
     // What a killed owner left is released first.
     site.reconcile(id)?;
     match site.take(id)? {
-        Ownership::Owned => Err(ReconcileError::Running { id }.into()),
+        Ownership::Owned => Err(AlreadyRunning(id).into()),
         Ownership::Taken(lock) => {
             let tidy = |id| site.reconcile(id).map(drop);
             owner::detach(Created::resume(site, id, lock)?, signals, tidy).await
@@ -55,5 +54,19 @@ async fn start(site: &Site, id: SandboxId, signals: &mut Signals) -> Result<Deta
             site.state.record(id)?;
             Err(Failure::usage(format!("the directory of {id} is missing; remove it: matchlock rm {id}")))
         }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("sandbox {0} is running already")]
+struct AlreadyRunning(SandboxId);
+
+impl Explain for AlreadyRunning {
+    fn kind(&self) -> Kind {
+        Kind::Conflict
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(format!("enter it with: matchlock exec -it {} -- sh", self.0))
     }
 }

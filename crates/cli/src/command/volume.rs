@@ -15,6 +15,12 @@ use crate::{host, output, signals};
 ///
 /// Attach one with `matchlock run --disk @NAME:/PATH`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  matchlock volume create data --size 2048
+  matchlock volume ls
+  matchlock volume cp data backup
+  matchlock volume rm backup")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
