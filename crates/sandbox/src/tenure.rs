@@ -4,7 +4,8 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,18 +94,26 @@ impl Tenure {
         lock: Option<File>,
     ) -> Result<Self, TenureError> {
         let record = state.record(id)?;
+        let directory = home.directory(id);
+        let held = state.resources(id)?.into_iter();
+        let mut stack: Vec<_> = held.map(|held| (held.key, held.resource)).collect();
+        if is_elsewhere(&stack, &directory) {
+            for (_, resource) in &mut stack {
+                move_to(&directory, resource);
+            }
+        }
         let ran_before = state.history(id)?.iter().any(|entry| entry.to == Phase::Running);
         Ok(Self {
             state: Arc::clone(state),
             id,
-            directory: home.directory(id),
+            directory,
             keep: record.keep,
             phase: record.phase,
             ran: ran_before,
             ran_before,
             reason: None,
             blamed: false,
-            stack: state.resources(id)?.into_iter().map(|held| (held.key, held.resource)).collect(),
+            stack,
             over: false,
             lock,
         })
@@ -118,7 +127,7 @@ impl Tenure {
 
     /// Its directory.
     #[must_use]
-    pub fn directory(&self) -> &std::path::Path {
+    pub fn directory(&self) -> &Path {
         &self.directory
     }
 
@@ -294,6 +303,32 @@ impl Drop for Tenure {
     }
 }
 
+/// Whether what is on record was made under another state directory: this one was copied from there,
+/// or moved. What is still there is another sandbox's.
+fn is_elsewhere(stack: &[(ResourceKey, Resource)], directory: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+    let recorded = stack.iter().find_map(|(_, resource)| match resource {
+        Resource::Directory { path } => Some(path.as_path()),
+        _ => None,
+    });
+    // The same directory may have several names.
+    recorded.is_some_and(|recorded| recorded != directory && identity(recorded) != identity(directory))
+}
+
+/// Makes a resource that was made under another state directory the one that is in this.
+fn move_to(directory: &Path, resource: &mut Resource) {
+    match resource {
+        Resource::Directory { path } => directory.clone_into(path),
+        Resource::Socket { path } | Resource::ScratchDisk { path } => {
+            *path = directory.join(path.file_name().unwrap_or_default());
+        }
+        // No process has this number; that of the other sandbox is none of our business.
+        Resource::Process { pid, .. } => *pid = 0,
+        // It names the other directory, and ends with it.
+        Resource::ImagePin { .. } => {}
+    }
+}
+
 /// Undoes one thing; that it was never made, or is gone already, is no error.
 fn release(resource: &Resource) -> io::Result<()> {
     let gone = |outcome: io::Result<()>| match outcome {
@@ -343,3 +378,6 @@ impl Explain for TenureError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
