@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use api::forward::Binding;
-use api::rpc::{Code, Failure, PortForwardParams, StatusResult};
+use api::rpc::{Code, Failure, StatusResult};
 use api::spec::CommandSpec;
 use api::{Kind, SandboxId};
 use libfuzzer_sys::fuzz_target;
 use rpc::{Host, Methods, Service, session};
 use sandbox::agent::{AgentError, Running, Stdio};
+use sandbox::publish::Publisher;
 use tokio::io::AsyncWrite;
 use tokio::runtime::{Builder, Runtime};
 
@@ -27,7 +27,6 @@ fn refused() -> Failure {
 
 impl Host for Nothing {
     type Log = &'static [u8];
-    type Published = ();
 
     async fn exec(&self, command: CommandSpec, _: Stdio) -> Result<Running, Failure> {
         assert!(!command.args.is_empty(), "a method has let a command through that is none");
@@ -42,8 +41,8 @@ impl Host for Nothing {
         Ok(b"a log\n")
     }
 
-    async fn publish(&self, _: PortForwardParams) -> Result<((), Vec<Binding>), Failure> {
-        Ok(((), Vec::new()))
+    fn publisher(&self) -> Result<Publisher, Failure> {
+        Err(refused())
     }
 
     async fn status(&self) -> Result<StatusResult, Failure> {
