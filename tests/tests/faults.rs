@@ -306,3 +306,46 @@ fn a_full_disk_is_told_and_leaves_nothing_once_there_is_room() {
     assert!(failures > 2, "the disk was never full");
     matchlock.assert_nothing_left();
 }
+
+/// A command that takes this for the time: `+400d`, `-400d`.
+fn at_another_time(matchlock: &Matchlock, offset: &str, arguments: &[&str]) -> std::process::Output {
+    let libraries = fs::read_dir("/usr/lib").expect("it is a directory");
+    let library = libraries
+        .flatten()
+        .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.exists())
+        .expect("libfaketime is needed: apt install faketime");
+    let mut command = matchlock.command(arguments);
+    command.env("LD_PRELOAD", library).env("FAKETIME", offset).output().expect("the binary starts")
+}
+
+#[test]
+fn clocks_that_jump_confuse_nobody() {
+    let matchlock = Matchlock::new();
+    let run = ["run", "-d", "--image", BUSYBOX, "--", "sleep", "1000"];
+    let output = at_another_time(&matchlock, "+400d", &run);
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    let year = |id: &str| -> u32 {
+        let output = matchlock.run(&["exec", id, "--", "date", "+%Y%m%d"]).success();
+        output.stdout_text().trim().parse().unwrap()
+    };
+    let then = year(&id);
+    for offset in ["+0d", "+4000d", "-4000d"] {
+        let output = at_another_time(&matchlock, offset, &["list"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(" ago") && text.contains("running"), "{offset}: {text}");
+    }
+    // Back to now: as long as it was told to wait, and no longer.
+    let started = Instant::now();
+    let _ = matchlock.run(&["stop", "--timeout", "2s", &id]).success();
+    assert!(started.elapsed() < Duration::from_secs(60));
+    let _ = matchlock.run(&["start", &id]).success();
+    assert!(year(&id) < then, "the guest has the time of its host");
+    let history = matchlock.inspect(&id)["history"].clone();
+    let phases: Vec<_> = history.as_array().unwrap().iter().map(|entry| entry["to"].clone()).collect();
+    let life = ["creating", "created", "starting", "running", "stopping", "stopped", "starting", "running"];
+    assert_eq!(phases, life, "the order is that of events, not of times");
+    assert!(at_another_time(&matchlock, "-4000d", &["kill", &id]).status.success());
+    let _ = matchlock.run(&["rm", &id]).success();
+    matchlock.assert_nothing_left();
+}
