@@ -28,6 +28,7 @@ mod disks;
 mod extra;
 mod filesystem;
 mod names;
+mod reserve;
 mod root;
 mod system;
 
@@ -125,8 +126,15 @@ fn set_up(stream: &Stream, config: &BootConfig) -> Result<std::os::fd::OwnedFd, 
     let disks = disks::mount(&config.root)?;
     let extra = extra::mount(&config.mounts)?;
     reached(Stage::DisksMounted)?;
+    let full = |error| BootError::step("manage the reserve on the scratch disk", error);
+    if config.root.durable {
+        reserve::release(&disks.scratch).map_err(full)?;
+    }
     let root = root::Overlay::mount(&disks, config.root.durable)?;
     names::write(&root, config)?;
+    if config.root.durable {
+        reserve::hold(&disks.scratch).map_err(full)?;
+    }
     let terminals = root.assemble(extra)?;
     reached(Stage::RootMounted)?;
     system::set(config)?;
