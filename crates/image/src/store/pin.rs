@@ -4,12 +4,12 @@
 //! A pin names its holder, a path on this host. It counts for as long as that exists, so whoever
 //! removes the holder by hand leaves nothing that lasts.
 
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
+use super::record::read_json;
 use super::{ImageRecord, Store, StoreError};
 use crate::digest::Digest;
 
@@ -28,17 +28,8 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn pin(&self, image: &ImageRecord, holder: &Path) -> Result<(), StoreError> {
-        let path = self.pin_path(holder);
         let pin = Pin { holder: holder.to_owned(), layers: image.layers.clone() };
-        let json = serde_json::to_vec(&pin)
-            .map_err(|source| StoreError::DamagedRecord { path: path.clone(), source })?;
-        let mut draft = self.draft()?;
-        let _lock = self.lock()?;
-        draft
-            .file()
-            .write_all(&json)
-            .and_then(|()| draft.publish(&path))
-            .map_err(StoreError::io("write", &path))
+        self.write_json(&self.pin_path(holder), &pin)
     }
 
     /// Where the pin of this holder is.
@@ -55,13 +46,8 @@ impl Store {
         let mut pinned = Vec::new();
         for entry in fs::read_dir(&folder).map_err(StoreError::io("list", &folder))? {
             let path = entry.map_err(StoreError::io("list", &folder))?.path();
-            let json = match fs::read(&path) {
-                // Its holder has just removed it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                json => json.map_err(StoreError::io("read", &path))?,
-            };
-            let pin: Pin = serde_json::from_slice(&json)
-                .map_err(|source| StoreError::DamagedRecord { path: path.clone(), source })?;
+            // Otherwise its holder has just removed it.
+            let Some(pin) = read_json::<Pin>(&path)? else { continue };
             match pin.holder.try_exists() {
                 Ok(false) => fs::remove_file(&path).map_err(StoreError::io("remove", &path))?,
                 // What cannot be looked at may be there.

@@ -4,10 +4,11 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::image::ImageConfig;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
@@ -99,37 +100,44 @@ impl Store {
     /// Enters an image, in place of one with the same tag. The caller holds its layers, so that
     /// none is collected before.
     pub(crate) fn put(&self, record: &ImageRecord) -> Result<(), StoreError> {
-        let path = self.record_path(&record.tag);
-        let mut json = serde_json::to_vec_pretty(record)
-            .map_err(|source| StoreError::DamagedRecord { path: path.clone(), source })?;
-        json.push(b'\n');
-        let mut draft = self.draft()?;
-        let _lock = self.lock()?;
-        draft
-            .file()
-            .write_all(&json)
-            .and_then(|()| draft.publish(&path))
-            .map_err(StoreError::io("write", &path))
+        self.write_json(&self.record_path(&record.tag), record)
     }
 
     fn read_record(&self, path: PathBuf) -> Result<Option<ImageRecord>, StoreError> {
-        let json = match fs::read(&path) {
-            Ok(json) => json,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::io("read", &path)(error)),
-        };
-        let record: ImageRecord = match serde_json::from_slice(&json) {
-            Ok(record) => record,
-            Err(source) => return Err(StoreError::DamagedRecord { path, source }),
-        };
+        let Some(record) = read_json::<ImageRecord>(&path)? else { return Ok(None) };
         if self.record_path(&record.tag) != path {
             return Err(StoreError::MisplacedRecord { path, tag: record.tag });
         }
         Ok(Some(record))
     }
 
+    /// Writes what others find at `path`, in place of what is there, in one step.
+    pub(super) fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+        let mut json = serde_json::to_vec_pretty(value)
+            .map_err(|source| StoreError::DamagedRecord { path: path.to_owned(), source })?;
+        json.push(b'\n');
+        let mut draft = self.draft()?;
+        let _lock = self.lock()?;
+        draft
+            .file()
+            .write_all(&json)
+            .and_then(|()| draft.publish(path))
+            .map_err(StoreError::io("write", path))
+    }
+
     fn record_path(&self, tag: &Reference) -> PathBuf {
         self.records().join(format!("{}.json", Digest::of(tag.to_string().as_bytes()).hex()))
+    }
+}
+
+/// What is written at `path`; `None` if nothing is.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+        Ok(json) => serde_json::from_slice(&json)
+            .map(Some)
+            .map_err(|source| StoreError::DamagedRecord { path: path.to_owned(), source }),
     }
 }
 
