@@ -47,6 +47,13 @@ pub trait Explain: std::error::Error {
     }
 }
 
+/// An error's text and those of its causes, in one line.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// The kind of an I/O error on the host's own files.
 #[must_use]
 pub fn io_kind(error: &std::io::Error) -> Kind {

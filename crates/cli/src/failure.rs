@@ -55,8 +55,7 @@ impl Failure {
 
     /// Its text and those of its causes, in one line.
     pub(crate) fn with_causes(&self) -> String {
-        let causes = std::iter::successors(self.error.source(), |&cause| cause.source());
-        causes.fold(self.error.to_string(), |text, cause| format!("{text}: {cause}"))
+        api::error::with_causes(self.error.as_ref())
     }
 
     /// What sort it is.

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use api::forward::Binding;
 use api::spec::SandboxSpec;
-use image::store::LayerSet;
+use image::store::{ImageRecord, LayerSet, Store};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::agent::Stdio;
 use sandbox::publish::Publisher;
 use sandbox::timings::Timings;
 use sandbox::volume::Volumes;
-use sandbox::{Blueprint, Created, Engine, Sandbox, Why};
+use sandbox::{Created, Engine, Sandbox, Site, Why};
 use tokio::time::timeout;
 use vmm::kernel::Kernels;
 use vmm::qemu::Qemu;
@@ -26,6 +26,9 @@ use crate::{host, terminal};
 
 /// How long the guest may take to end what runs in a sandbox with anything to lose.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long the command of a sandbox in the background is watched before the sandbox is announced.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Exit code of a command whose sandbox was killed: 128 + SIGKILL.
 const KILLED: u8 = 137;
@@ -46,24 +49,25 @@ impl Machinery {
 
 /// Starts a sandbox, connects its command to this process, and stays until the sandbox ends: with
 /// its command, or if it is kept, when a signal or another process says so. Gives the exit code of
-/// the command. `announce` is called when the sandbox runs, and its command has not failed within
-/// `patience`.
+/// the command. `announce` is called when the sandbox runs; in the background, once its command has
+/// not turned out to be a wrong one within [`PATIENCE`].
 pub(crate) async fn own(
     created: Created,
+    site: &Site,
     machinery: &Machinery,
     connection: Connection,
     signals: &mut Signals,
     timings: &mut Timings,
-    patience: Option<Duration>,
     announce: impl FnOnce(&Sandbox, &[Binding]) -> Result<(), Failure>,
 ) -> Outcome {
     let mut owned = tokio::select! {
-        started = Owned::start(created, machinery, timings) => started?,
+        started = Owned::start(created, site, machinery, timings) => started?,
         _ = signals.next() => return Err(Failure::interrupted()),
     };
     let (sandbox, bindings) = (Arc::clone(&owned.sandbox), owned.bindings.clone());
     let outcome = {
         let attended = pin!(owned.attend(connection, signals));
+        let patience = connection.detached.then_some(PATIENCE);
         announced(attended, patience, || announce(&sandbox, &bindings)).await
     };
     timings.mark("command");
@@ -148,10 +152,15 @@ enum End {
 }
 
 impl Owned {
-    async fn start(created: Created, machinery: &Machinery, timings: &mut Timings) -> Result<Self, Failure> {
-        let layers = layers(created.blueprint()).await?;
+    async fn start(
+        created: Created,
+        site: &Site,
+        machinery: &Machinery,
+        timings: &mut Timings,
+    ) -> Result<Self, Failure> {
+        let layers = layers(&site.images, &created.blueprint().image).await?;
         timings.mark("layers");
-        let volumes = Volumes::new(&host::home()?);
+        let volumes = Volumes::new(site.home.path());
         let engine = Engine { vmm: &machinery.vmm, kernel: &machinery.kernel, layers, volumes };
         let what = format!("starting {}", created.id());
         let sandbox = patiently(what, created.start(engine, timings)).await?;
@@ -235,7 +244,7 @@ async fn command(
     }
 }
 
-async fn layers(blueprint: &Blueprint) -> Result<LayerSet, Failure> {
-    let (store, image) = (host::store()?, blueprint.image.clone());
+async fn layers(store: &Store, image: &ImageRecord) -> Result<LayerSet, Failure> {
+    let (store, image) = (store.clone(), image.clone());
     Ok(signals::blocking(move |cancel| store.open_layers(&image, cancel)).await?)
 }

@@ -7,7 +7,7 @@ pub(crate) mod remote;
 use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
-use sandbox::agent::{AgentError, Source, WindowSize};
+use sandbox::agent::{AgentError, Ended, Source, WindowSize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -129,7 +129,7 @@ pub(crate) async fn attend(
             shown = &mut shown => break shown?,
             number = signals::next(signals.as_deref_mut()) => {
                 if !impatience.passes_on() {
-                    return Ok(Attended::Ended(exit_code(number)));
+                    return Ok(Attended::Ended(Ended::Signalled(number).exit_code()));
                 }
                 hangup.heard(number, connection);
                 deliver(number);
@@ -163,12 +163,6 @@ fn deliver(control: impl Control) -> impl Fn(i32) {
     move |number| {
         let _ = sender.send(number);
     }
-}
-
-/// The exit code that stands for a signal.
-fn exit_code(signal: i32) -> u8 {
-    // The guest may claim any.
-    u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX)
 }
 
 /// How showing a command's output came to its end.

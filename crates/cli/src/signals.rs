@@ -3,7 +3,6 @@
 use std::io;
 
 use image::store::Cancel;
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
@@ -18,7 +17,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Starts catching.
-    pub(crate) fn catch() -> io::Result<Self> {
+    fn catch() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -49,13 +48,21 @@ pub(crate) async fn next(signals: Option<&mut Signals>) -> i32 {
 
 /// Runs a future to its end, or until a signal asks us to stop; dropping it must clean up.
 pub(crate) fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = runtime()?;
-    let outcome = runtime.block_on(async {
-        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+    caught(async |signals| {
         tokio::select! {
             outcome = work => outcome,
             _ = signals.next() => Err(Failure::interrupted()),
         }
+    })
+}
+
+/// Runs work to its end that sees to signals itself.
+pub(crate) fn caught<T>(work: impl AsyncFnOnce(&mut Signals) -> Result<T, Failure>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::io("cannot start", error))?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+        work(&mut signals).await
     });
     // Threads that convert a layer notice soon by themselves; one that reads standard input never.
     runtime.shutdown_background();
@@ -75,10 +82,4 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
-}
-
-/// The runtime of a command.
-pub(crate) fn runtime() -> Result<Runtime, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(|error| Failure::io("cannot start", error))
 }

@@ -6,6 +6,8 @@ use rustix::stdio::{stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use sandbox::agent::WindowSize;
 
+use crate::failure::Failure;
+
 /// A terminal of the usual size, where ours cannot be asked.
 const DEFAULT_SIZE: WindowSize = WindowSize { rows: 24, columns: 80 };
 
@@ -23,6 +25,14 @@ pub(crate) fn size() -> WindowSize {
 /// Whether standard input is a terminal.
 pub(crate) fn is_terminal() -> bool {
     isatty(stdin())
+}
+
+/// Refuses to connect a terminal (-t) and standard input (-i) where that is none.
+pub(crate) fn check(terminal: bool, stdin: bool) -> Result<(), Failure> {
+    if terminal && stdin && !is_terminal() {
+        return Err(Failure::usage("-t with -i needs a terminal on standard input; leave out -t"));
+    }
+    Ok(())
 }
 
 /// Raw mode on standard input until dropped: keys, Ctrl-C among them, go to the sandbox.

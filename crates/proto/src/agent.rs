@@ -117,6 +117,25 @@ pub enum Ended {
     NotStarted(StartError),
 }
 
+impl Ended {
+    /// The exit code that stands for it, as shells and container engines have it: 128+n for signal n,
+    /// 127 for a program that is not found, 126 for one that is not executable, 125 for everything
+    /// else that kept it from running.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Exited(code) => *code,
+            // The guest may claim any.
+            Self::Signalled(number) => u8::try_from(number.saturating_add(128)).unwrap_or(u8::MAX),
+            Self::NotStarted(StartError::NotFound { .. }) => 127,
+            Self::NotStarted(StartError::NotExecutable { .. }) => 126,
+            Self::NotStarted(
+                StartError::UnknownUser { .. } | StartError::WorkingDir { .. } | StartError::Internal(_),
+            ) => 125,
+        }
+    }
+}
+
 /// Why a command could not be started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
 pub enum StartError {

@@ -59,7 +59,7 @@ pub(crate) async fn attend(
     if cancel.is_cancelled() {
         return Err(Stop::Failed(Failure::cancelled()));
     }
-    exit_code(ended?).map_err(Stop::Failed)
+    exit_code(&ended?).map_err(Stop::Failed)
 }
 
 /// Ends the command after the request was cancelled, with all its processes. If a guest does not do
@@ -140,24 +140,16 @@ impl Batch {
     }
 }
 
-/// The exit code that stands for how a command ended.
-fn exit_code(ended: Ended) -> Result<u8, Failure> {
-    match ended {
-        Ended::Exited(code) => Ok(code),
-        Ended::Signalled(number) => Ok(u8::try_from(number.saturating_add(128)).unwrap_or(u8::MAX)),
-        Ended::NotStarted(error) => Err(not_started(&error)),
-    }
-}
-
-fn not_started(error: &StartError) -> Failure {
-    let (kind, code, hint) = match error {
-        StartError::NotFound { .. } => {
-            (Kind::NotFound, 127, Some("check its name, and the PATH of the sandbox"))
+/// The exit code that stands for how a command ended; a failure if it never ran.
+fn exit_code(ended: &Ended) -> Result<u8, Failure> {
+    let Ended::NotStarted(error) = ended else { return Ok(ended.exit_code()) };
+    let (kind, hint) = match error {
+        StartError::NotFound { .. } => (Kind::NotFound, Some("check its name, and the PATH of the sandbox")),
+        StartError::NotExecutable { .. } | StartError::UnknownUser { .. } | StartError::WorkingDir { .. } => {
+            (Kind::InvalidInput, None)
         }
-        StartError::NotExecutable { .. } => (Kind::InvalidInput, 126, None),
-        StartError::UnknownUser { .. } | StartError::WorkingDir { .. } => (Kind::InvalidInput, 125, None),
-        StartError::Internal(_) => (Kind::Internal, 125, None),
+        StartError::Internal(_) => (Kind::Internal, None),
     };
     let failure = Failure::new(Code::EXEC, kind, error.to_string());
-    Failure { exit_code: Some(code), hint: hint.map(str::to_owned), ..failure }
+    Err(Failure { exit_code: Some(ended.exit_code()), hint: hint.map(str::to_owned), ..failure })
 }

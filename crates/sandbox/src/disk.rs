@@ -5,7 +5,6 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use api::disk::{DiskSource, DiskSpec};
@@ -16,6 +15,7 @@ use thiserror::Error;
 use vmm::{Access, Disk};
 
 use crate::ext4::{self, Content};
+use crate::identity::Identity;
 use crate::volume::{self, BUSY, Use, VolumeError, Volumes};
 
 /// The unit in which a VM sees a disk, bytes.
@@ -130,9 +130,8 @@ pub fn attach(specs: &[DiskSpec], volumes: &Volumes) -> Result<Vec<Attached>, Di
 
 /// Whether what another `spec` names is among these already.
 fn has(attached: &[Attached], spec: &DiskSpec, volumes: &Volumes) -> bool {
-    let identity = |metadata: io::Result<std::fs::Metadata>| metadata.ok().map(|it| (it.dev(), it.ino()));
-    let wanted = identity(std::fs::metadata(path(spec, volumes)));
-    wanted.is_some() && attached.iter().any(|other| identity(other.disk.file.metadata()) == wanted)
+    let wanted = Identity::at(&path(spec, volumes));
+    wanted.is_some() && attached.iter().any(|other| Identity::of(&other.disk.file) == wanted)
 }
 
 fn path(spec: &DiskSpec, volumes: &Volumes) -> PathBuf {

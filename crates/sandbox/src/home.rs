@@ -12,12 +12,15 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use api::error::io_kind;
 use api::{Explain, Kind, SandboxId};
 use thiserror::Error;
+
+use crate::identity::Identity;
+use crate::state;
 
 /// Something in the state directory could not be made or read.
 #[derive(Debug, Error)]
@@ -66,18 +69,12 @@ impl Home {
     /// # Errors
     /// When it cannot be made.
     pub fn open(path: &Path) -> Result<Self, HomeError> {
-        let home = Self::at(path);
+        let home = Self { path: path.to_owned() };
         let sandboxes = home.sandboxes();
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&sandboxes).map_err(failed("make", &sandboxes))?;
         Ok(home)
-    }
-
-    /// The state directory at `path`, which need not be there.
-    #[must_use]
-    pub fn at(path: &Path) -> Self {
-        Self { path: path.to_owned() }
     }
 
     /// Where it is.
@@ -89,7 +86,7 @@ impl Home {
     /// The database of sandboxes.
     #[must_use]
     pub fn database(&self) -> PathBuf {
-        self.path.join("state.db")
+        self.path.join(state::FILE_NAME)
     }
 
     /// The directory of a sandbox.
@@ -144,11 +141,8 @@ impl Home {
     /// When `lock` is another file than the sandbox's lock, or somebody else holds that.
     pub(crate) fn accept(&self, id: SandboxId, lock: File) -> Result<File, HomeError> {
         let path = self.directory(id).join(LOCK);
-        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let same = fs::metadata(&path)
-            .and_then(|wanted| Ok(identity(wanted) == identity(lock.metadata()?)))
-            .map_err(failed("look at", &path))?;
-        if !same {
+        let wanted = fs::metadata(&path).map(Identity::from).map_err(failed("look at", &path))?;
+        if Identity::of(&lock) != Some(wanted) {
             return Err(failed("take over", &path)(io::ErrorKind::InvalidInput.into()));
         }
         // It is held by this very description, so that taking it again changes nothing.
@@ -181,10 +175,9 @@ impl Home {
     /// now, while somebody else tidies up.
     #[must_use]
     pub fn is_owned_by(&self, id: SandboxId, pid: u32) -> bool {
-        let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
-        let Some(lock) = identity(&self.directory(id).join(LOCK)) else { return false };
+        let Some(lock) = Identity::at(&self.directory(id).join(LOCK)) else { return false };
         let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        self.is_owned(id) && open.flatten().any(|entry| identity(&entry.path()) == Some(lock))
+        self.is_owned(id) && open.flatten().any(|entry| Identity::at(&entry.path()) == Some(lock))
     }
 
     fn look(

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use api::error::with_causes;
 use api::lifecycle::{Phase, Resource};
 use api::spec::SandboxSpec;
 use api::{Explain, Kind, SandboxId};
@@ -409,10 +410,4 @@ fn epoch() -> i64 {
 
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-/// An error's text with those of its causes.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -1,7 +1,9 @@
 //! Sandboxes: from an image and a specification to a VM that runs commands, and to nothing again.
 //!
-//! [`Sandbox::launch`] is the recipe; [`agent`] runs commands in it; dropping a [`Sandbox`] ends
-//! it; [`publish`] makes ports of this machine lead into it. Terminals and exit codes live in `cli`, how a VM is made in `vmm`, images in `image`.
+//! [`Created`] is one on record, [`Created::start`] the recipe that makes a [`Sandbox`] of it; [`agent`]
+//! runs commands in that, [`publish`] makes ports of this machine lead into it, and dropping it ends it.
+//! [`tenure`] is the record and its undoing, [`reconcile`] the same for a sandbox whose owner is gone.
+//! Terminals and exit codes live in `cli`, how a VM is made in `vmm`, images in `image`.
 
 pub mod agent;
 pub mod boot;
@@ -10,6 +12,7 @@ pub mod diagnose;
 pub mod disk;
 mod ext4;
 pub mod home;
+mod identity;
 mod launch;
 pub mod log;
 mod nameless;

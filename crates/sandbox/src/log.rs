@@ -2,12 +2,14 @@
 //! predecessor. The guest may write for ever; the newest is what is kept.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+
+use crate::identity::Identity;
 
 /// Size at which the file is put aside, bytes; twice this is the most that a log takes on disk.
 pub const LIMIT: u64 = 4 * 1024 * 1024;
@@ -77,17 +79,6 @@ impl Log {
     }
 }
 
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.append(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Writer {
     fn open(directory: &Path) -> io::Result<Self> {
         let file = File::options().append(true).create(true).mode(0o600).open(directory.join(NAME))?;
@@ -124,18 +115,13 @@ fn files(directory: &Path) -> io::Result<Vec<File>> {
     for name in [ASIDE, NAME] {
         match File::open(directory.join(name)) {
             // Put aside between the two: then there is nothing newer yet.
-            Ok(file) if files.first().is_some_and(|first| same(first, &file)) => {}
+            Ok(file) if files.first().is_some_and(|first| Identity::of(first) == Identity::of(&file)) => {}
             Ok(file) => files.push(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
     Ok(files)
-}
-
-fn same(one: &File, other: &File) -> bool {
-    let identity = |file: &File| file.metadata().ok().map(|file| (file.dev(), file.ino()));
-    identity(one) == identity(other)
 }
 
 /// Somebody who reads a log while it is written.
@@ -191,7 +177,10 @@ impl Follower {
     /// The file that is written now, if it is another one than ours.
     fn newer(&self) -> io::Result<Option<File>> {
         match File::open(self.directory.join(NAME)) {
-            Ok(file) => Ok(self.files.last().is_none_or(|ours| !same(ours, &file)).then_some(file)),
+            Ok(file) => {
+                let ours = self.files.last();
+                Ok(ours.is_none_or(|ours| Identity::of(ours) != Identity::of(&file)).then_some(file))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -200,6 +189,8 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]

@@ -4,7 +4,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use api::{Explain, Kind, SandboxId};
 use thiserror::Error;
 
 use crate::home::{Home, HomeError};
+use crate::identity::Identity;
 use crate::process;
 use crate::random::random;
 use crate::rebuild;
@@ -306,13 +306,13 @@ impl Drop for Tenure {
 /// Whether what is on record was made under another state directory: this one was copied from there,
 /// or moved. What is still there is another sandbox's.
 fn is_elsewhere(stack: &[(ResourceKey, Resource)], directory: &Path) -> bool {
-    let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
     let recorded = stack.iter().find_map(|(_, resource)| match resource {
         Resource::Directory { path } => Some(path.as_path()),
         _ => None,
     });
     // The same directory may have several names.
-    recorded.is_some_and(|recorded| recorded != directory && identity(recorded) != identity(directory))
+    recorded
+        .is_some_and(|recorded| recorded != directory && Identity::at(recorded) != Identity::at(directory))
 }
 
 /// Makes a resource that was made under another state directory the one that is in this.

@@ -22,6 +22,7 @@ pub use error::VolumeError;
 use error::failed;
 
 use crate::ext4::{self, Layout, LayoutError};
+use crate::identity::Identity;
 use crate::nameless;
 use crate::random::random;
 
@@ -162,8 +163,7 @@ impl Volumes {
                 Err(TryLockError::Error(error)) => return Err(failed("lock", path)(error)),
             }
             // Between opening and locking it may have been removed, and another made.
-            let named = fs::metadata(&path).map(|named| (named.dev(), named.ino())).ok();
-            if named == Some((metadata.dev(), metadata.ino())) {
+            if Identity::at(&path) == Some(Identity::from(metadata)) {
                 return Ok(file);
             }
         }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::with_causes;
 use crate::{Explain, Kind};
 
 /// The `code` of an error: those of JSON-RPC 2.0, and ours.
@@ -96,16 +97,6 @@ impl Explain for Failure {
     fn hint(&self) -> Option<String> {
         self.hint.clone()
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// The form that JSON-RPC gives it.

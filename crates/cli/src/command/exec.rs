@@ -7,8 +7,7 @@ use rpc::client::Mode;
 
 use crate::failure::{Failure, Outcome};
 use crate::session::{self, Attended, Connection, remote};
-use crate::signals::{self, Signals};
-use crate::{environment, sandboxes, terminal};
+use crate::{environment, sandboxes, signals, terminal};
 
 /// Run a command in a sandbox that is running.
 ///
@@ -58,24 +57,19 @@ fn exec(args: &Args) -> Outcome {
     let (params, connection) = meaning(args)?;
     let site = sandboxes::site()?;
     let record = sandboxes::find(&site, &args.sandbox)?;
-    let runtime = signals::runtime()?;
-    let outcome = runtime.block_on(async {
-        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+    signals::caught(async |signals| {
         let client = sandboxes::connect(&site, &record).await?;
         let mode = if connection.terminal { Mode::Tty } else { Mode::Pipe };
         let mut command = client.exec(&params, mode).await?;
         if mode == Mode::Pipe && !connection.stdin {
             command.input.finish().await?;
         }
-        match session::attend(remote::command(command), connection, Some(&mut signals)).await {
+        match session::attend(remote::command(command), connection, Some(signals)).await {
             Ok(Attended::Ended(code) | Attended::NotStarted(code)) => Ok(code),
             Err(session::Error::Agent(error)) => Err(error.into()),
             Err(session::Error::Own(failure)) => Err(failure),
         }
-    });
-    // A thread that reads standard input cannot be joined.
-    runtime.shutdown_background();
-    outcome
+    })
 }
 
 /// What the arguments ask for. `exec ID -it sh` means what `exec -it ID sh` does.
@@ -94,9 +88,7 @@ fn meaning(args: &Args) -> Result<(ExecParams, Connection), Failure> {
     if argv.is_empty() {
         return Err(Failure::usage("no command: matchlock exec ID -- COMMAND"));
     }
-    if connection.terminal && connection.stdin && !terminal::is_terminal() {
-        return Err(Failure::usage("-t with -i needs a terminal on standard input; leave out -t"));
-    }
+    terminal::check(connection.terminal, connection.stdin)?;
     let env = environment::collect(&args.env_file, &args.env)?;
     let size = terminal::size();
     let params = ExecParams {

@@ -10,14 +10,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
+use api::forward::Binding;
 use api::{Explain as _, Kind, SandboxId};
 use rustix::process::{Pid, Signal, chdir, kill_process, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdin};
-use sandbox::Created;
 use sandbox::reconcile::ReconcileError;
 use sandbox::timings::Timings;
+use sandbox::{Created, Sandbox};
 
 use crate::failure::{Failure, Outcome, RUN_FAILED};
 use crate::owner::Machinery;
@@ -31,10 +31,6 @@ use crate::{output, owner, sandboxes};
 pub(crate) struct Args {
     id: SandboxId,
 }
-
-/// How long whoever starts a sandbox in the background waits for its command to turn out to be a
-/// wrong one.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What the owner in the background complains about, in the sandbox's directory.
 const COMPLAINTS: &str = "owner.log";
@@ -117,36 +113,20 @@ fn own(args: &Args) -> Outcome {
         Ok(File::from(lock))
     });
     let lock = lock.map_err(|error| Failure::io("cannot take over the sandbox's lock", error))?;
-    let runtime = signals::runtime()?;
-    let outcome = runtime.block_on(async {
-        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+    signals::caught(async |signals| {
         let created = Created::resume(&site, args.id, lock)?;
-        let machinery = Machinery::find(&created.blueprint().spec)?;
-        let connection = Connection {
-            stdin: false,
-            terminal: false,
-            detached: true,
-            timeout: created.blueprint().spec.timeout,
+        let spec = &created.blueprint().spec;
+        let machinery = Machinery::find(spec)?;
+        let connection = Connection { stdin: false, terminal: false, detached: true, timeout: spec.timeout };
+        let announce = |sandbox: &Sandbox, bindings: &[Binding]| {
+            owner::announce_forwards(bindings);
+            output::line(&sandbox.id().to_string())?;
+            leave_terminal(&site.home.directory(args.id))
+                .map_err(|error| Failure::io("cannot leave the terminal", error))
         };
         let timings = &mut Timings::start();
-        owner::own(
-            created,
-            &machinery,
-            connection,
-            &mut signals,
-            timings,
-            Some(PATIENCE),
-            |sandbox, bindings| {
-                owner::announce_forwards(bindings);
-                output::line(&sandbox.id().to_string())?;
-                leave_terminal(&site.home.directory(args.id))
-                    .map_err(|error| Failure::io("cannot leave the terminal", error))
-            },
-        )
-        .await
-    });
-    runtime.shutdown_background();
-    outcome
+        owner::own(created, &site, &machinery, connection, signals, timings, announce).await
+    })
 }
 
 /// Lets go of everything of whoever started us.

@@ -22,8 +22,7 @@ use crate::command::pull::{self, Policy};
 use crate::failure::{Failure, Outcome};
 use crate::owner::Machinery;
 use crate::session::Connection;
-use crate::signals::{self, Signals};
-use crate::{environment, host, output, owner, sandboxes, terminal};
+use crate::{environment, host, output, owner, sandboxes, signals, terminal};
 
 /// Run a command in a new sandbox.
 ///
@@ -174,9 +173,7 @@ fn start(args: &Args) -> Outcome {
     let mut timings = Timings::start();
     let spec = meaning(args)?;
     let machinery = Machinery::find(&spec)?;
-    let runtime = signals::runtime()?;
-    let outcome = runtime.block_on(async {
-        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+    signals::caught(async |signals| {
         let site = sandboxes::site()?;
         let created = tokio::select! {
             created = create(args, spec, &site, &mut timings) => created?,
@@ -184,7 +181,7 @@ fn start(args: &Args) -> Outcome {
         };
         if args.detach {
             let id = created.id();
-            return match detached::detach(created, &mut signals, |id| site.remove(id)).await? {
+            return match detached::detach(created, signals, |id| site.remove(id)).await? {
                 Detached::Running => output::line(&id.to_string()),
                 Detached::Failed(code) => Ok(code),
             };
@@ -195,16 +192,13 @@ fn start(args: &Args) -> Outcome {
             detached: false,
             timeout: created.blueprint().spec.timeout,
         };
-        let (announce, timings) = (owner::announce, &mut timings);
-        let code = owner::own(created, &machinery, connection, &mut signals, timings, None, announce).await?;
+        let (announce, times) = (owner::announce, &mut timings);
+        let code = owner::own(created, &site, &machinery, connection, signals, times, announce).await?;
         if let Some(format) = args.timings {
-            report(timings, format);
+            report(&timings, format);
         }
         Ok(code)
-    });
-    // A thread that reads standard input cannot be joined.
-    runtime.shutdown_background();
-    outcome
+    })
 }
 
 /// What the arguments ask for.
@@ -212,9 +206,7 @@ fn meaning(args: &Args) -> Result<SandboxSpec, Failure> {
     if args.detach && (args.tty || args.interactive) {
         return Err(Failure::usage("--detach cannot be combined with -t/--tty or -i/--interactive"));
     }
-    if args.tty && args.interactive && !terminal::is_terminal() {
-        return Err(Failure::usage("-t with -i needs a terminal on standard input; leave out -t"));
-    }
+    terminal::check(args.tty, args.interactive)?;
     Ok(SandboxSpec {
         image: args.image.familiar(),
         name: args.name.clone(),

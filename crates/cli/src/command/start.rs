@@ -26,19 +26,15 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let site = sandboxes::site()?;
     let records = sandboxes::chosen(&site, &args.sandboxes, false)?;
-    let runtime = signals::runtime()?;
-    let outcome = runtime.block_on(async {
-        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+    signals::caught(async |signals| {
         for record in records {
-            match start(&site, record.id, &mut signals).await? {
+            match start(&site, record.id, signals).await? {
                 Detached::Running => output::line(&format!("Started {}", record.id))?,
                 Detached::Failed(code) => return Ok(code),
             };
         }
         Ok(0)
-    });
-    runtime.shutdown_background();
-    outcome
+    })
 }
 
 async fn start(site: &Site, id: SandboxId, signals: &mut Signals) -> Result<Detached, Failure> {

@@ -1,9 +1,8 @@
 //! A command in a sandbox of this process's own.
 
-use sandbox::agent::{self, Ended, Running, StartError, WindowSize};
+use sandbox::agent::{self, Ended, Running, WindowSize};
 
-use super::{Attended, Command, Control, Error, Event, Input, Output, exit_code};
-use crate::failure::RUN_FAILED;
+use super::{Attended, Command, Control, Error, Event, Input, Output};
 
 /// The command, ready to be attended.
 pub(crate) fn command(running: Running) -> Command<agent::Output, agent::Input, agent::Control> {
@@ -40,20 +39,13 @@ impl Control for agent::Control {
     }
 }
 
-/// The exit code that stands for how a command ended; says why where it never ran.
+/// What became of a command; says why where it never ran.
 fn attended(ended: &Ended) -> Attended {
     match ended {
-        Ended::Exited(code) => Attended::Ended(*code),
-        Ended::Signalled(number) => Attended::Ended(exit_code(*number)),
+        Ended::Exited(_) | Ended::Signalled(_) => Attended::Ended(ended.exit_code()),
         Ended::NotStarted(error) => {
             eprintln!("matchlock: {error}");
-            Attended::NotStarted(match error {
-                StartError::NotFound { .. } => 127,
-                StartError::NotExecutable { .. } => 126,
-                StartError::UnknownUser { .. } | StartError::WorkingDir { .. } | StartError::Internal(_) => {
-                    RUN_FAILED
-                }
-            })
+            Attended::NotStarted(ended.exit_code())
         }
     }
 }
