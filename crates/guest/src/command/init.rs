@@ -24,7 +24,7 @@ pub(crate) fn init(launch: Launch, confinement: &Confinement) -> ! {
             // The program has its streams; while we held them too, nobody would see their end.
             let Launch { control, stdio, .. } = launch;
             drop(stdio);
-            let ended = Supervisor { program, children, control, deadline: None }.run();
+            let ended = Supervisor { program, children, control, ended: None, deadline: None }.run();
             report(&ended.1, &ended.0);
             std::process::exit(0)
         }
@@ -67,14 +67,18 @@ struct Supervisor {
     program: Pid,
     children: ChildEvents,
     control: OwnedFd,
-    /// When patience with the command ends.
+    /// How the program ended, if it did.
+    ended: Option<Ended>,
+    /// When patience with a command that was told to end does. Until then all its processes have time,
+    /// whether or not the program itself is still there.
     deadline: Option<Instant>,
 }
 
 impl Supervisor {
     fn run(mut self) -> (Ended, OwnedFd) {
         loop {
-            if let Some(ended) = self.reap() {
+            let others = self.reap();
+            if let Some(ended) = self.ended.take_if(|_| !others || self.deadline.is_none()) {
                 kill_and_reap_all();
                 return (ended, self.control);
             }
@@ -127,14 +131,16 @@ impl Supervisor {
         }
     }
 
-    /// Takes away all that has ended; gives how the program did, if it did.
-    fn reap(&self) -> Option<Ended> {
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if pid == self.program {
-                return Some(ended(status));
+    /// Takes away all that has ended. Gives whether any process is left: orphans are our children too.
+    fn reap(&mut self) -> bool {
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid == self.program => self.ended = Some(ended(status)),
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
             }
         }
-        None
     }
 }
 
