@@ -1,2 +1,6 @@
 //! The network of a sandbox: the guest's Ethernet frames end in a userspace TCP/IP stack, and its flows
 //! in one pipeline that asks `policy`. What is allowed is not decided here.
+
+mod report;
+
+pub use report::Reporter;
