@@ -117,12 +117,13 @@ impl Entry {
 
     /// Whether it names an address so that even a private one is meant: literally, or by a block that is
     /// private for the same reason as a whole. `0.0.0.0/0` means the internet, not the user's own network.
-    pub(crate) fn means(&self, address: IpAddr, range: &Range, port: u16) -> bool {
-        self.allows_address(address, port)
+    /// Without a port: on any.
+    pub(crate) fn means(&self, address: IpAddr, range: &Range, port: Option<u16>) -> bool {
+        port.is_none_or(|port| self.is_for(port))
             && match self {
                 Self::Glob { .. } => false,
-                Self::Address { .. } => true,
-                Self::Block { net, .. } => range.block.contains(net),
+                Self::Address { ip, .. } => *ip == address,
+                Self::Block { net, .. } => net.contains(&address) && range.block.contains(net),
             }
     }
 

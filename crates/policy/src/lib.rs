@@ -2,10 +2,13 @@
 //! cannot be decided is denied, and every denial says what decided.
 
 pub mod address;
+pub mod body;
 pub mod denial;
 pub mod entry;
 pub mod host;
 pub mod policy;
+pub mod request;
+pub mod rule;
 pub mod secret;
 
 pub use denial::{Denial, Reason};

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::entry::{Entry, InvalidEntry};
 use crate::host::{HostName, InvalidHost};
+use crate::rule::{RuleError, Rules};
 use crate::secret::{SecretError, SecretValue, Secrets};
 
 mod decide;
@@ -42,6 +43,7 @@ struct Inner {
     passthrough: Arc<[Entry]>,
     added_hosts: Arc<[(IpAddr, HostName)]>,
     secrets: Arc<Secrets>,
+    rules: Rules,
 }
 
 /// How much of the network there is.
@@ -87,6 +89,7 @@ impl Policy {
             passthrough: passthrough.into(),
             added_hosts: added_hosts?,
             secrets: Arc::new(secrets),
+            rules: Rules::compile(&spec.rules, spec.callback_socket.is_some())?,
         })))
     }
 
@@ -144,6 +147,12 @@ impl Policy {
     pub fn secrets(&self) -> &Secrets {
         &self.0.secrets
     }
+
+    /// The rules for requests and responses.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.0.rules
+    }
 }
 
 impl fmt::Debug for Policy {
@@ -187,6 +196,9 @@ pub enum PolicyError {
     /// A secret.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// A rule.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
 }
 
 impl Explain for PolicyError {
@@ -198,6 +210,7 @@ impl Explain for PolicyError {
         match self {
             Self::Entry(error) => error.hint(),
             Self::Secret(error) => error.hint(),
+            Self::Rule(error) => error.hint(),
             Self::AddedHost { .. } => Some("write --add-host NAME:ADDRESS".to_owned()),
             Self::PassthroughAddress(_) => {
                 Some("allow the address with --allow-host ADDRESS:PORT".to_owned())

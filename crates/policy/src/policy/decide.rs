@@ -97,7 +97,7 @@ impl Policy {
     /// [`Reason::HostNotAllowed`], and [`Reason::PrivateAddress`] for an address.
     pub fn host(&self, host: &Host, port: u16) -> Result<Permit, Denial> {
         if let Host::Address(address) = host {
-            self.check_private(*address, port, None)
+            self.check_private(*address, Some(port), None)
                 .map_err(|(reason, rule)| Denial::new(reason, host, port).by(rule))?;
         }
         let rule = self
@@ -119,9 +119,20 @@ impl Policy {
         {
             return Err(denial(Reason::AddressNotResolved, built_in::OTHER_ADDRESS));
         }
-        self.check_private(address, permit.port, permit.host.name())
+        self.check_private(address, Some(permit.port), permit.host.name())
             .map_err(|(reason, rule)| denial(reason, rule))?;
         Ok(Admitted { address: SocketAddr::new(address, permit.port), rule: Arc::clone(&permit.rule) })
+    }
+
+    /// Whether the guest may be told that a name, which it [may look up](Self::resolve), has an address: on
+    /// some port it might be [admitted](Self::admit).
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::PrivateAddress`].
+    pub fn answerable(&self, name: &HostName, address: IpAddr) -> Result<(), Denial> {
+        self.check_private(address.to_canonical(), None, Some(name))
+            .map_err(|(reason, rule)| Denial::new(reason, name, 0).by(rule))
     }
 
     /// Whether an address may be connected to that the guest has sent a packet to; `names` are those that
@@ -155,7 +166,7 @@ impl Policy {
     fn reach(&self, address: SocketAddr, names: &[HostName], opaque: bool) -> Result<Admitted, Denial> {
         let (ip, port) = (address.ip().to_canonical(), address.port());
         let address = SocketAddr::new(ip, port);
-        let private = self.check_private(ip, port, None);
+        let private = self.check_private(ip, Some(port), None);
         let mut refused = None;
         if private.is_ok() {
             match self.pass(&Host::Address(ip), port, opaque) {
@@ -168,7 +179,7 @@ impl Policy {
         let added = self.0.added_hosts.iter().filter(|(added, _)| *added == ip).map(|(_, name)| name);
         for name in names.iter().chain(added) {
             // For each name: `add_hosts` lets one name have an address that is not public, no other.
-            if private.is_err() && self.check_private(ip, port, Some(name)).is_err() {
+            if private.is_err() && self.check_private(ip, Some(port), Some(name)).is_err() {
                 continue;
             }
             match self.pass(&Host::Name(name.clone()), port, opaque) {
@@ -211,11 +222,12 @@ impl Policy {
         (self.mode() != Mode::Sealed).then(|| built_in::OPEN.into())
     }
 
-    /// Whether an address is public, or is one that the user means, maybe by the name that led to it.
+    /// Whether an address is public, or is one that the user means, maybe by the name that led to it, on
+    /// a port or on any.
     fn check_private(
         &self,
         address: IpAddr,
-        port: u16,
+        port: Option<u16>,
         name: Option<&HostName>,
     ) -> Result<(), (Reason, &'static str)> {
         let Some(range) = Range::of(address) else { return Ok(()) };
