@@ -6,7 +6,7 @@ mod answer;
 mod body;
 mod decode;
 mod exchange;
-pub mod guard;
+mod guard;
 mod guarded;
 mod hook;
 mod pool;
@@ -29,6 +29,8 @@ use tokio::sync::watch;
 
 use crate::connect::{Alpn, Connect, Io};
 use crate::report::Reporter;
+
+pub use guard::{Guard, Violation};
 
 use exchange::Shared;
 use guarded::{Control, Guarded};

@@ -5,5 +5,5 @@ mod connect;
 mod http;
 mod report;
 
-pub use http::guard::{Guard, Violation};
+pub use http::{Guard, Violation};
 pub use report::Reporter;

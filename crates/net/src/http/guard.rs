@@ -9,10 +9,10 @@ use thiserror::Error;
 use head::Framing;
 
 /// The longest head, bytes. Stops a guest from making us buffer for ever; servers take 8 to 64 KiB.
-pub const MAX_HEAD: usize = 64 * 1024;
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
 
 /// The most fields in a head or in trailers; as many as the parser behind takes.
-pub const MAX_FIELDS: usize = 100;
+pub(crate) const MAX_FIELDS: usize = 100;
 
 /// The longest line in front of a chunk, bytes, with its extensions, which nobody uses.
 const MAX_CHUNK_LINE: usize = 1024;
