@@ -322,6 +322,7 @@ async fn start(
         kernel: engine.kernel.to_owned(),
         initramfs: vmm::initramfs::with_init(GUEST),
         disks,
+        nic: None,
         console: Some(Box::new(move |bytes| console.append(bytes))),
     });
     let machine = machine.await?;
@@ -397,6 +398,8 @@ fn boot_config(
         root,
         mounts,
         cpu_quota_millis: spec.resources.cpus.quota_millis(),
+        network: None,
+        certificate: None,
     }
 }
 
