@@ -28,6 +28,7 @@ mod disks;
 mod extra;
 mod filesystem;
 mod names;
+mod network;
 mod reserve;
 mod root;
 mod system;
@@ -56,6 +57,9 @@ pub(crate) enum BootError {
     /// The configuration names no layers.
     #[error("the root file system has no layers")]
     NoLayers,
+    /// The interface of the configuration is not there.
+    #[error("there is no network interface with the hardware address of the configuration")]
+    NoInterface,
     /// A disk of the user's.
     #[error(transparent)]
     Extra(#[from] ExtraError),
@@ -138,6 +142,7 @@ fn set_up(stream: &Stream, config: &BootConfig) -> Result<std::os::fd::OwnedFd, 
     let terminals = root.assemble(extra)?;
     reached(Stage::RootMounted)?;
     system::set(config)?;
+    network::set_up(config.network.as_ref())?;
     cgroups::limit_cpu(config.cpu_quota_millis)?;
     reached(Stage::SystemSet)?;
     Ok(terminals)
