@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use api::rpc::{AllowListAddResult, AllowListDeleteResult};
 use api::spec::SandboxSpec;
 use api::{Explain, Kind};
-use net::{Config, NetworkError, Reporter};
+use net::{Config, NetworkError, Reporter, addresses};
 use policy::entry::{Entry, InvalidEntry};
 use policy::secret::SecretValue;
 use policy::{Mode, Policy, PolicyError};
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use vmm::Nic;
 
 pub(crate) use environment::of_network as environment;
-pub use net::{MAX_MTU, MIN_MTU};
+pub use net::stack::{MAX_MTU, MIN_MTU};
 
 use crate::log::{Log, NETWORK};
 
@@ -105,7 +105,7 @@ impl Network {
     ) -> Result<(Self, Plug), StartError> {
         let journal = Log::open(directory, NETWORK).map_err(StartError::Log)?;
         let (ours, theirs) = UnixStream::pair().map_err(StartError::Link)?;
-        let mtu = spec.network.mtu.unwrap_or(net::DEFAULT_MTU);
+        let mtu = spec.network.mtu.unwrap_or(net::stack::DEFAULT_MTU);
         let (policy, decides) = watch::channel(policy);
         let config = Config {
             policy: decides,
@@ -116,14 +116,17 @@ impl Network {
         };
         let network = net::Network::start(ours, config)?;
         let plug = Plug {
-            nic: Nic { socket: theirs, mac: net::GUEST_MAC, mtu },
+            nic: Nic { socket: theirs, mac: addresses::GUEST_MAC, mtu },
             guest: Connected {
                 network: boot::Network {
-                    mac: net::GUEST_MAC,
+                    mac: addresses::GUEST_MAC,
                     mtu,
-                    addresses: net::GUEST_ADDRESSES.to_vec(),
-                    gateways: net::GATEWAYS.to_vec(),
-                    gateway_mac: net::GATEWAY_MAC,
+                    addresses: vec![
+                        (addresses::GUEST_V4.into(), addresses::PREFIX_V4),
+                        (addresses::GUEST_V6.into(), addresses::PREFIX_V6),
+                    ],
+                    gateways: vec![addresses::GATEWAY_V4.into(), addresses::GATEWAY_V6.into()],
+                    gateway_mac: addresses::GATEWAY_MAC,
                 },
                 certificate: network.certificate().map(str::to_owned),
             },
