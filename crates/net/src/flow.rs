@@ -172,24 +172,27 @@ impl Flow {
 
     /// What nobody parses: all of an open network, and otherwise what is neither TLS nor HTTP.
     async fn relay<S: Io, U: Io>(&mut self, mut guest: S, mut upstream: U) {
-        let outcome = {
-            let Self { destination, names, .. } = self;
-            let allowed = |policy: &Policy| match policy.mode() {
-                Mode::Open => policy.address(*destination, names).map(drop),
-                Mode::Observed | Mode::Sealed => policy.opaque(*destination, names).map(drop),
-            };
-            tunnel::run(&mut guest, &mut upstream, self.terms(allowed, true)).await
+        let allowed = |policy: &Policy| match policy.mode() {
+            Mode::Open => policy.address(self.destination, &self.names).map(drop),
+            Mode::Observed | Mode::Sealed => policy.opaque(self.destination, &self.names).map(drop),
         };
+        let hosts = self.names.iter().cloned().map(Host::from).chain([self.destination.ip().into()]);
+        let terms = self.terms(allowed, hosts);
+        let outcome = tunnel::run(&mut guest, &mut upstream, terms).await;
         self.record.ended(&outcome);
     }
 
+    /// `hosts` are those that may be at the other end, in the clear.
     fn terms<'a>(
         &self,
         allowed: impl Fn(&Policy) -> Result<(), Denial> + Send + Sync + 'a,
-        scan: bool,
+        hosts: impl IntoIterator<Item = Host>,
     ) -> Terms<'a> {
-        let leak = Denial::new(Reason::SecretReflected, self.record.host(), self.destination.port());
-        Terms { policy: self.shared.policy.clone(), allowed: Box::new(allowed), scan, leak }
+        let (policy, port) = (self.policy(), self.destination.port());
+        let permits = hosts.into_iter().filter_map(|host| policy.host(&host, port).ok());
+        let scanners = permits.filter_map(|permit| policy.secrets().leak_scanner(&permit)).collect();
+        let leak = Denial::new(Reason::SecretReflected, self.record.host(), port);
+        Terms { policy: self.shared.policy.clone(), allowed: Box::new(allowed), scanners, leak }
     }
 }
 

@@ -26,8 +26,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) policy: watch::Receiver<Policy>,
     /// Whether a policy lets it go on.
     pub(crate) allowed: Box<dyn Fn(&Policy) -> Result<(), Denial> + Send + Sync + 'a>,
-    /// What to look for in what passes; nothing if it is encrypted.
-    pub(crate) scan: bool,
+    /// What must not come back: the values of the host's secrets. None if all is encrypted.
+    pub(crate) scanners: Vec<LeakScanner>,
     /// What to say if that is found.
     pub(crate) leak: Denial,
 }
@@ -62,12 +62,7 @@ where
     G: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let scanners = {
-        let policy = terms.policy.borrow();
-        let scanner = || terms.scan.then(|| policy.secrets().leak_scanner()).flatten();
-        (scanner(), scanner())
-    };
-    let mut both = Both { out: Direction::new(scanners.0), back: Direction::new(scanners.1) };
+    let mut both = Both { out: Direction::new(Vec::new()), back: Direction::new(terms.scanners) };
     let end = loop {
         let policy = terms.policy.borrow_and_update().clone();
         if let Err(denial) = (terms.allowed)(&policy) {
@@ -78,7 +73,7 @@ where
             copied = poll_fn(|cx| both.poll(cx, guest, upstream)) => break match copied {
                 Ok(()) => End::Closed,
                 Err(Broken::Io(error)) => End::Broken(error),
-                Err(Broken::Leak) => End::Denied(terms.leak),
+                Err(Broken::Leak) => End::Denied(terms.leak.clone()),
             },
             changed = terms.policy.changed() => if changed.is_err() {
                 break End::Left;

@@ -116,7 +116,7 @@ impl Flow {
             let passes = still.host().name().is_some_and(|name| policy.passthrough(name, still.port()));
             if passes { Ok(()) } else { Err(Denial::new(Reason::HostNotAllowed, still.host(), still.port())) }
         };
-        let outcome = tunnel::run(&mut guest, &mut upstream, self.terms(allowed, false)).await;
+        let outcome = tunnel::run(&mut guest, &mut upstream, self.terms(allowed, [])).await;
         self.record.ended(&outcome);
     }
 
@@ -186,7 +186,7 @@ impl Flow {
             policy.host(permit.host(), permit.port())?;
             policy.opaque(address, &names).map(drop)
         };
-        let terms = self.terms(allowed, true);
+        let terms = self.terms(allowed, [permit.host().clone()]);
         let outcome = tunnel::run(&mut guest, &mut Rewind::new(greeting, upstream), terms).await;
         self.record.ended(&outcome);
     }
@@ -212,7 +212,7 @@ impl Flow {
 }
 
 /// Reads on until the hello is complete.
-async fn hello<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn hello<S: AsyncRead + AsyncWrite + Unpin>(
     guest: &mut S,
     read: &mut Vec<u8>,
 ) -> io::Result<Result<Hello, Malformed>> {

@@ -23,7 +23,7 @@ pub(super) struct Direction {
     /// Bytes that were written.
     moved: u64,
     state: State,
-    scanner: Option<LeakScanner>,
+    scanners: Vec<LeakScanner>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,8 +52,8 @@ impl From<io::Error> for Broken {
 }
 
 impl Direction {
-    pub(super) fn new(scanner: Option<LeakScanner>) -> Self {
-        Self { buffer: Vec::new(), start: 0, end: 0, last: None, moved: 0, state: State::Flushed, scanner }
+    pub(super) fn new(scanners: Vec<LeakScanner>) -> Self {
+        Self { buffer: Vec::new(), start: 0, end: 0, last: None, moved: 0, state: State::Flushed, scanners }
     }
 
     pub(super) fn moved(&self) -> u64 {
@@ -111,9 +111,9 @@ impl Direction {
         if read == 0 {
             self.state = State::Ended;
         }
-        if let Some(scanner) = &mut self.scanner
-            && scanner.feed(&self.buffer[..read])
-        {
+        // Each of them must see all that passes.
+        let leaks = self.scanners.iter_mut().map(|scanner| scanner.feed(&self.buffer[..read]));
+        if leaks.fold(false, |found, one| found | one) {
             return Poll::Ready(Err(Broken::Leak));
         }
         (self.start, self.end, self.last) = (0, read, Some(read));

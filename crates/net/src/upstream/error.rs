@@ -27,7 +27,7 @@ pub enum DialError {
     TimedOut,
     /// The server does not prove to be the host.
     #[error("the server's certificate is not good: {0}")]
-    Certificate(#[source] rustls::CertificateError),
+    Certificate(rustls::CertificateError),
     /// It speaks no TLS, or none that we speak.
     #[error("the TLS handshake with the server failed: {0}")]
     Tls(#[source] io::Error),

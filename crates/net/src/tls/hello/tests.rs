@@ -164,8 +164,8 @@ fn an_encrypted_hello_is_told_and_an_encrypted_name_refused() {
 
 #[test]
 fn protocols_are_bounded() {
-    assert!(hello(&[alpn(&[b"h2"; MAX_PROTOCOLS])]).is_ok());
-    assert!(hello(&[alpn(&[b"h2"; MAX_PROTOCOLS + 1])]).is_err());
+    assert!(hello(&[alpn(&[&b"h2"[..]; MAX_PROTOCOLS])]).is_ok());
+    assert!(hello(&[alpn(&[&b"h2"[..]; MAX_PROTOCOLS + 1])]).is_err());
     assert!(hello(&[alpn(&[b""])]).is_err());
     assert!(hello(&[alpn(&[])]).is_err());
 }
