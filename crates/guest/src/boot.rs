@@ -32,6 +32,7 @@ mod network;
 mod reserve;
 mod root;
 mod system;
+mod trust;
 
 pub(crate) use cgroups::COMMANDS;
 pub(crate) use filesystem::{attach, create, duplicate};
@@ -57,9 +58,6 @@ pub(crate) enum BootError {
     /// The configuration names no layers.
     #[error("the root file system has no layers")]
     NoLayers,
-    /// The interface of the configuration is not there.
-    #[error("there is no network interface with the hardware address of the configuration")]
-    NoInterface,
     /// A disk of the user's.
     #[error(transparent)]
     Extra(#[from] ExtraError),
@@ -136,6 +134,7 @@ fn set_up(stream: &Stream, config: &BootConfig) -> Result<std::os::fd::OwnedFd, 
     }
     let root = root::Overlay::mount(&disks, config.root.durable)?;
     names::write(&root, config)?;
+    trust::write(&root, config);
     if config.root.durable {
         reserve::hold(&disks.scratch).map_err(full)?;
     }

@@ -58,8 +58,6 @@ pub const CA_BUNDLE: &str = "/etc/matchlock/ca-bundle.pem";
 /// The guest's side of its one cable. All is static: nothing is asked of the network at boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// Hardware address of the interface to set up.
-    pub mac: [u8; 6],
     /// The most bytes of one IP packet.
     pub mtu: u16,
     /// Its addresses, each with the length of its network's prefix.

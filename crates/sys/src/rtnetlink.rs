@@ -32,11 +32,10 @@ impl Requests {
         Self { index, bytes: Vec::new(), purposes: Vec::new() }
     }
 
-    /// Gives the interface, which must be down, its name and MTU, and keeps the kernel from making up a
-    /// link-local address for it.
-    pub fn configure(&mut self, name: &str, mtu: u16) {
+    /// Gives the interface, which must be down, its MTU, and keeps the kernel from making up a link-local
+    /// address for it: without one it asks for no routers either.
+    pub fn configure(&mut self, mtu: u16) {
         let mut message = self.link(0);
-        message.attribute(libc::IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
         message.attribute(libc::IFLA_MTU, &u32::from(mtu).to_ne_bytes());
         message.nested(libc::IFLA_AF_SPEC, |specific| {
             specific.nested(AF_INET6, |inet6| {
@@ -203,9 +202,9 @@ mod tests {
         assert_eq!(requests.bytes, expected);
 
         let mut requests = Requests::new(2);
-        requests.configure("eth0", 1500);
-        let expected = b"\x44\0\0\0\x10\0\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\
-                         \x09\0\x03\0eth0\0\0\0\0\x08\0\x04\0\xdc\x05\0\0\
+        requests.configure(1500);
+        let expected = b"\x38\0\0\0\x10\0\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\
+                         \x08\0\x04\0\xdc\x05\0\0\
                          \x10\0\x1a\0\x0c\0\x0a\0\x05\0\x08\0\x01\0\0\0";
         assert_eq!(requests.bytes, expected);
     }
