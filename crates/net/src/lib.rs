@@ -2,11 +2,20 @@
 //! in one pipeline that asks `policy`. What is allowed is not decided here.
 
 pub mod addresses;
+mod connect;
 pub mod dns;
+mod flow;
+mod http;
 mod names;
+mod network;
 mod report;
 pub mod resolve;
+pub mod sniff;
 pub mod stack;
+pub mod tls;
+mod tunnel;
+pub mod upstream;
 
 pub use names::Names;
+pub use network::{Config, Network, NetworkError};
 pub use report::Reporter;

@@ -20,7 +20,6 @@ use crate::report::Reporter;
 use crate::resolve::{self, Resolver};
 use crate::stack::{self, Datagram, Incoming, Replies, Settings, Stack, Syn};
 use crate::tls::{Authority, AuthorityError};
-use crate::udp::Nat;
 use crate::upstream::{Roots, Upstream};
 
 /// Where DNS is spoken.
@@ -140,7 +139,6 @@ async fn serve_tcp(mut syns: mpsc::Receiver<Syn>, shared: Arc<Shared>) {
 
 /// Look-ups are answered here, whatever address they were sent to; other datagrams are `udp`'s.
 async fn serve_udp(mut datagrams: mpsc::Receiver<Datagram>, replies: Replies, shared: Arc<Shared>) {
-    let mut nat = Nat::new(shared.policy.clone(), shared.names.clone(), replies.clone(), shared.reporter.clone());
     let mut answers = JoinSet::new();
     loop {
         tokio::select! {
@@ -153,10 +151,26 @@ async fn serve_udp(mut datagrams: mpsc::Receiver<Datagram>, replies: Replies, sh
                         }
                     });
                 }
-                Some(datagram) => nat.send(datagram),
+                Some(_) => {}
                 None => return,
             },
             Some(_) = answers.join_next() => {}
         }
+    }
+}
+
+impl flow::Incoming for Syn {
+    type Stream = stack::Stream;
+
+    fn destination(&self) -> SocketAddr {
+        Self::destination(self)
+    }
+
+    fn accept(self) -> stack::Stream {
+        Self::accept(self)
+    }
+
+    fn refuse(self) {
+        Self::refuse(self);
     }
 }

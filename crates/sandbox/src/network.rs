@@ -119,7 +119,6 @@ impl Network {
             nic: Nic { socket: theirs, mac: addresses::GUEST_MAC, mtu },
             guest: Connected {
                 network: boot::Network {
-                    mac: addresses::GUEST_MAC,
                     mtu,
                     addresses: vec![
                         (addresses::GUEST_V4.into(), addresses::PREFIX_V4),
