@@ -33,8 +33,8 @@ pub struct HookRequest {
     pub method: String,
     /// Its path, without the query.
     pub path: String,
-    /// Its query.
-    pub query: MultiMap,
+    /// Its query; a parameter that is there once is a text, as clients expect.
+    pub query: HeaderMap,
     /// Its headers.
     pub request_headers: MultiMap,
     /// Status of the response; 0 before.

@@ -8,6 +8,8 @@ mod flow;
 mod http;
 mod names;
 mod network;
+mod connect;
+mod http;
 mod report;
 pub mod resolve;
 pub mod sniff;
@@ -18,4 +20,5 @@ pub mod upstream;
 
 pub use names::Names;
 pub use network::{Config, Network, NetworkError};
+pub use http::{Guard, Violation};
 pub use report::Reporter;
