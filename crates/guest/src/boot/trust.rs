@@ -69,8 +69,9 @@ const KEY_STORES: &[&str] = &[
     "/opt/java/openjdk/jre/lib/security/cacerts",
 ];
 
-/// Where each JDK has a directory of its own.
-const JDKS: &[&str] = &["/usr/lib/jvm", "/usr/java", "/usr/local", "/opt"];
+/// Where each JDK has a directory of its own, and how its name begins.
+const JDKS: &[(&str, &str)] =
+    &[("/usr/lib/jvm", ""), ("/usr/java", ""), ("/usr/local", "openjdk"), ("/opt", "")];
 
 /// Most entries that are looked at in each of these: it keeps an image from holding up the boot.
 const MAX_JDKS: usize = 64;
@@ -152,10 +153,10 @@ impl Trust<'_> {
     /// Makes all of Java's key stores trust what the bundle trusts.
     fn key_stores(&self, bundle: &[u8]) {
         let mut paths: Vec<String> = KEY_STORES.iter().map(|path| (*path).to_owned()).collect();
-        for parent in JDKS {
+        for (parent, prefix) in JDKS {
             let names = beneath::names(self.root, parent, MAX_JDKS).unwrap_or_default();
             let each = |name| JDK_KEY_STORES.iter().map(move |path| format!("{parent}/{name}/{path}"));
-            paths.extend(names.into_iter().flat_map(each));
+            paths.extend(names.into_iter().filter(|name| name.starts_with(prefix)).flat_map(each));
         }
         let mut store = None;
         let mut done: Vec<Identity> = Vec::new();
@@ -187,7 +188,9 @@ impl Trust<'_> {
 
     fn read(&self, path: &str) -> io::Result<(Vec<u8>, Identity)> {
         let (file, identity) = self.open(path, OFlags::RDONLY)?;
-        let mut text = Vec::new();
+        // At once, and one byte more to see that it ends there.
+        let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let mut text = Vec::with_capacity(length + 1);
         file.take(MAX_FILE).read_to_end(&mut text)?;
         Ok((text, identity))
     }
