@@ -1,0 +1,5 @@
+//! x
+mod attacks;
+mod clients;
+mod secrets;
+mod streams;
