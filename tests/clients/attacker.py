@@ -77,6 +77,29 @@ def shaken(address, hello, port=443):
     return {b"\x16": "hello", b"\x15": "alert", b"": "end"}.get(first, f"other {first!r}")
 
 
+def question(name, kind, head=b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0"):
+    """A DNS query; the labels of `name` may hold any bytes."""
+    name = name if isinstance(name, bytes) else name.encode()
+    labels = b"".join(vector(1, label) for label in name.split(b".")) if name else b""
+    return head + labels + b"\0" + struct.pack("!HH", kind, 1)
+
+
+def ask(server, query, over_tcp=False, port=53):
+    """A name server's answer: its code and how many records, or none."""
+    if over_tcp:
+        connection = send(plain(server, port), vector(2, query))
+        answer = connection.recv(2) and connection.recv(65535)
+    else:
+        connection = socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM)
+        connection.settimeout(3)
+        connection.sendto(query, (server, port))
+        answer = connection.recv(65535)
+    if len(answer or b"") < 12:
+        return "end"
+    (flags, _, answers) = struct.unpack("!HHH", answer[2:8])
+    return f"code {flags & 15}, {answers} answers, {answer[12:]!r}"
+
+
 def attempt(name, what):
     """Prints what came of it, a line."""
     try:

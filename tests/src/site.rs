@@ -29,6 +29,8 @@ pub const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
 pub const DNS: IpAddr = address(53);
 /// A name server that nobody has configured.
 pub const OTHER_DNS: IpAddr = address(54);
+/// A name server for `--dns-servers`.
+pub const CHOSEN_DNS: IpAddr = address(55);
 
 /// How long the servers may take to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
