@@ -12,10 +12,12 @@ PATH=$PATH:/usr/sbin:/sbin
 cd "$SITE"
 
 # Two web sites behind nginx, one allowed and one not; servers of web.py; of sockets.py; a name server
-# for us, and one that nobody should ever ask.
+# for us, one that nobody should ever ask, and one that a user may choose.
 NGINX=45.33.7.10 WEB=45.33.7.11 GRPC=45.33.7.12 WEBSOCKET=45.33.7.13 TCP=45.33.7.14 EVIL=45.33.7.15
-DNS=45.33.7.53 OTHER_DNS=45.33.7.54
+DNS=45.33.7.53 OTHER_DNS=45.33.7.54 CHOSEN_DNS=45.33.7.55
 WEB6=2600:45:33:7::11 EVIL6=2600:45:33:7::15
+# A private host that a user may allow, and private ones that nobody does.
+INSIDE=10.77.0.1
 TRAPS=127.0.0.1,10.66.0.1,172.16.66.1,192.168.66.1,169.254.169.254,100.64.66.1,fd00:66::1
 
 network() {
@@ -23,7 +25,7 @@ network() {
     # For those who come here without our rights.
     echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start
     ip link set lo up
-    for address in $NGINX $WEB $GRPC $WEBSOCKET $TCP $EVIL $DNS $OTHER_DNS 45.33.7.16; do
+    for address in $NGINX $WEB $GRPC $WEBSOCKET $TCP $EVIL $DNS $OTHER_DNS $CHOSEN_DNS $INSIDE 45.33.7.16; do
         echo "address add $address/32 dev lo"
     done >batch
     for address in $(echo $TRAPS | tr , ' ') $WEB6 $EVIL6; do
@@ -82,6 +84,7 @@ http {
     keepalive_requests 1000000;
     client_max_body_size 0;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+    ssl_protocols TLSv1.2 TLSv1.3;
     ssl_certificate certificates/good.pem;
     ssl_certificate_key certificates/good.pem;
     proxy_http_version 1.1;
@@ -133,8 +136,8 @@ nginx_config >nginx.conf
 # Debian's: other interpreters do not have its libraries.
 python=/usr/bin/python3
 "$python" "$HERE/content.py" "$SITE"
-server dns "$python" "$HERE/dns.py" zone.json dns.jsonl $DNS $OTHER_DNS
-server web "$python" "$HERE/web.py" "$SITE" certificates $WEB,$WEB6 $EVIL,$EVIL6 $TRAPS
+server dns "$python" "$HERE/dns.py" zone.json dns.jsonl $DNS $OTHER_DNS $CHOSEN_DNS
+server web "$python" "$HERE/web.py" "$SITE" certificates $WEB,$WEB6,$INSIDE $EVIL,$EVIL6 $TRAPS
 server sockets "$python" "$HERE/sockets.py" "$SITE" certificates $WEBSOCKET $GRPC $TCP
 server nginx nginx -e nginx.log -p "$SITE" -c "$SITE/nginx.conf"
 until [ -e nginx.pid ]; do sleep 0.02; done

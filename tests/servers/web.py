@@ -133,13 +133,23 @@ async def blob(request):
 
 
 async def events(request):
-    """/sse: three events with what came in Authorization, one by one, as they are asked for."""
+    """/sse: three events with what came in Authorization; with ?step=X each waits for a request of /step/X."""
     request.start(content_type="text/event-stream", transfer_encoding="chunked", cache_control="no-cache")
+    steps = STEPS.setdefault(request.query.get("step"), asyncio.Semaphore(0))
     for number in range(3):
+        if number and "step" in request.query:
+            await asyncio.wait_for(steps.acquire(), 30)
         await request.chunk(f"event: tick\nid: {number}\n".encode())
         await request.chunk(f"data: {number} {request.header('authorization')}\n\n".encode())
-        await asyncio.sleep(float(request.query.get("pause", 0.05)))
     request.writer.write(b"0\r\n\r\n")
+
+
+STEPS = {}
+
+
+async def step(request):
+    STEPS.setdefault(request.path.split("/")[2], asyncio.Semaphore(0)).release()
+    request.reply("")
 
 
 async def completions(request):
@@ -249,7 +259,7 @@ async def bad(request):
 
 
 PATHS = {
-    "reflect": reflect, "blob": blob, "sse": events, "v1": completions, "git": git, "status": status,
+    "reflect": reflect, "blob": blob, "sse": events, "step": step, "v1": completions, "git": git, "status": status,
     "challenge": challenge, "upgrade": upgrade, "bad": bad,
 }  # fmt: skip
 

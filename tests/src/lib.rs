@@ -11,10 +11,12 @@ pub mod oci;
 pub mod process;
 pub mod registry;
 mod remains;
+pub mod sandbox;
 pub mod site;
 pub mod tool;
 
 pub use matchlock::Matchlock;
 pub use process::{Output, Running};
 pub use registry::Registry;
+pub use sandbox::Sandbox;
 pub use site::Site;

@@ -23,10 +23,14 @@ pub const WEB: IpAddr = address(11);
 pub const TCP: IpAddr = address(14);
 /// `web.py` for names of `evil.test`, which no test allows.
 pub const EVIL: IpAddr = address(15);
+/// `web.py` at a private address, which tests may allow.
+pub const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
 /// The system's name server.
 pub const DNS: IpAddr = address(53);
 /// A name server that nobody has configured.
 pub const OTHER_DNS: IpAddr = address(54);
+/// A name server for `--dns-servers`.
+pub const CHOSEN_DNS: IpAddr = address(55);
 
 /// How long the servers may take to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
