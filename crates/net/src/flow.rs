@@ -72,7 +72,8 @@ pub(crate) async fn serve<I: Incoming>(incoming: I, shared: Arc<Shared>) {
         return shared.dns.serve_tcp(incoming.accept()).await;
     }
     let names = shared.names.of(destination.ip());
-    let mut flow = Flow { record: Record::new(&shared.reporter, destination, &names), destination, names, shared };
+    let mut flow =
+        Flow { record: Record::new(&shared.reporter, destination, &names), destination, names, shared };
     let admitted = match flow.policy().address(destination, &flow.names) {
         Ok(admitted) => admitted,
         Err(denial) => {
@@ -130,7 +131,8 @@ impl Flow {
 
     /// Plain HTTP. Whom a request is for is in the request; `http` decides about it.
     async fn http<S: Io + 'static>(&self, guest: S, upstream: TcpStream, version: Alpn) {
-        let first = self.permit_of_destination().map(|permit| (permit, Box::new(upstream) as Box<dyn Io>, version));
+        let first =
+            self.permit_of_destination().map(|permit| (permit, Box::new(upstream) as Box<dyn Io>, version));
         http::serve(guest, version, self.session(None, first)).await;
     }
 

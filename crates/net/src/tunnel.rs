@@ -97,7 +97,12 @@ impl Both {
         (self.out.moved(), self.back.moved())
     }
 
-    fn poll<G, U>(&mut self, cx: &mut Context<'_>, guest: &mut G, upstream: &mut U) -> Poll<Result<(), Broken>>
+    fn poll<G, U>(
+        &mut self,
+        cx: &mut Context<'_>,
+        guest: &mut G,
+        upstream: &mut U,
+    ) -> Poll<Result<(), Broken>>
     where
         G: AsyncRead + AsyncWrite + Unpin,
         U: AsyncRead + AsyncWrite + Unpin,

@@ -72,7 +72,11 @@ where
 }
 
 /// Reads once. Nothing is lost if it is given up before.
-pub(super) async fn more<R: AsyncRead + Unpin>(from: &mut R, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+pub(super) async fn more<R: AsyncRead + Unpin>(
+    from: &mut R,
+    into: &mut Vec<u8>,
+    most: usize,
+) -> io::Result<usize> {
     into.reserve(most.min(MORE));
     from.take(most as u64).read_buf(into).await
 }

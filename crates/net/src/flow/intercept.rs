@@ -32,11 +32,17 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 type Upstream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// What is told when the guest does not take our certificate.
-const HINT: &str = "the guest broke off the TLS handshake (if its client pins certificates, use --passthrough-host)";
+const HINT: &str =
+    "the guest broke off the TLS handshake (if its client pins certificates, use --passthrough-host)";
 
 impl Flow {
     /// `read` is what the guest has said so far; `upstream` is connected to where it wants to go.
-    pub(super) async fn intercept<S: Io + 'static>(&mut self, mut guest: S, mut read: Vec<u8>, upstream: TcpStream) {
+    pub(super) async fn intercept<S: Io + 'static>(
+        &mut self,
+        mut guest: S,
+        mut read: Vec<u8>,
+        upstream: TcpStream,
+    ) {
         let hello = match timeout(HANDSHAKE_TIMEOUT, hello(&mut guest, &mut read)).await {
             Ok(Ok(Ok(hello))) => hello,
             Ok(Ok(Err(malformed))) => {
@@ -53,7 +59,9 @@ impl Flow {
             Err(denial) => {
                 self.record.denied(&denial);
                 return match &hello.sni {
-                    Some(name) => self.refuse(guest, &hello, &name.clone().into(), Refusal::denied(&denial)).await,
+                    Some(name) => {
+                        self.refuse(guest, &hello, &name.clone().into(), Refusal::denied(&denial)).await
+                    }
                     None => alert(guest, Alert::AccessDenied).await,
                 };
             }
@@ -84,7 +92,10 @@ impl Flow {
             }
             None => {
                 let host = Host::from(self.destination.ip());
-                let denied = |denial: Denial| Denial { rule: denial.rule, ..Denial::new(Reason::SniMissing, &host, port) };
+                let denied = |denial: Denial| Denial {
+                    rule: denial.rule,
+                    ..Denial::new(Reason::SniMissing, &host, port)
+                };
                 self.policy().host(&host, port).map_err(denied)
             }
         }
@@ -92,7 +103,9 @@ impl Flow {
 
     fn malformed(&self, malformed: &Malformed) -> Denial {
         let reason = match malformed {
-            Malformed::ServerName | Malformed::Address | Malformed::Name(_) | Malformed::Twice(0) => Reason::SniInvalid,
+            Malformed::ServerName | Malformed::Address | Malformed::Name(_) | Malformed::Twice(0) => {
+                Reason::SniInvalid
+            }
             Malformed::Esni => Reason::EncryptedHello,
             _ => Reason::MalformedHello,
         };
@@ -122,7 +135,13 @@ impl Flow {
 
     /// Both handshakes, the host's first: the guest is answered only if the host has proved to be who it
     /// is, and with the protocol that it speaks.
-    async fn terminate<S: Io + 'static>(&mut self, guest: S, hello: &Hello, upstream: TcpStream, permit: Permit) {
+    async fn terminate<S: Io + 'static>(
+        &mut self,
+        guest: S,
+        hello: &Hello,
+        upstream: TcpStream,
+        permit: Permit,
+    ) {
         let upstream = match self.shared.upstream.tls(upstream, permit.host(), &offer(hello)).await {
             Ok(upstream) => upstream,
             Err(error) => return self.fail(guest, hello, &permit, &error).await,
@@ -140,8 +159,14 @@ impl Flow {
     }
 
     /// Answers the guest's handshake as `host`.
-    async fn handshake<S: Io>(&self, guest: S, host: &Host, agreed: Option<&[u8]>) -> io::Result<TlsStream<S>> {
-        let config = self.shared.authority.server_config(host, agreed.as_slice()).map_err(io::Error::other)?;
+    async fn handshake<S: Io>(
+        &self,
+        guest: S,
+        host: &Host,
+        agreed: Option<&[u8]>,
+    ) -> io::Result<TlsStream<S>> {
+        let config =
+            self.shared.authority.server_config(host, agreed.as_slice()).map_err(io::Error::other)?;
         timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(guest)).await?
     }
 
@@ -176,7 +201,13 @@ impl Flow {
     }
 
     /// What is neither TLS nor HTTP inside of TLS, like IMAP. `greeting` is what the server has said already.
-    async fn relay_inside<G: Io>(&mut self, mut guest: G, upstream: Upstream, greeting: Vec<u8>, permit: &Permit) {
+    async fn relay_inside<G: Io>(
+        &mut self,
+        mut guest: G,
+        upstream: Upstream,
+        greeting: Vec<u8>,
+        permit: &Permit,
+    ) {
         let address = match upstream.get_ref().0.peer_addr() {
             Ok(address) => address,
             Err(error) => return self.record.failed(&error),
@@ -199,7 +230,8 @@ impl Flow {
 
     /// Takes the guest's handshake as `host`, and answers its requests with why that is in vain.
     async fn refuse<S: Io + 'static>(&self, guest: S, hello: &Hello, host: &Host, refusal: Refusal) {
-        let agreed = [H2, HTTP_1_1].into_iter().find(|known| hello.alpn.iter().any(|offered| offered == known));
+        let agreed =
+            [H2, HTTP_1_1].into_iter().find(|known| hello.alpn.iter().any(|offered| offered == known));
         if agreed.is_none() && !hello.alpn.is_empty() {
             // It will not speak HTTP.
             return alert(guest, Alert::AccessDenied).await;

@@ -30,7 +30,9 @@ pub(super) async fn first(admitted: &[Admitted]) -> Result<TcpStream, DialError>
     loop {
         match waiting.next() {
             Some(next) => running.push(connect(next)),
-            None if running.is_empty() => return Err(failed.unwrap_or(DialError::Resolve(ResolveError::NoAddress))),
+            None if running.is_empty() => {
+                return Err(failed.unwrap_or(DialError::Resolve(ResolveError::NoAddress)));
+            }
             None => {}
         }
         let last = waiting.len() == 0;

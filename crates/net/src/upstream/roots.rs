@@ -37,8 +37,7 @@ impl Roots {
     pub fn of_host() -> Self {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty());
         let files: Vec<_> = set("SSL_CERT_FILE").map(PathBuf::from).into_iter().collect();
-        let directories: Vec<_> =
-            set("SSL_CERT_DIR").iter().flat_map(env::split_paths).collect();
+        let directories: Vec<_> = set("SSL_CERT_DIR").iter().flat_map(env::split_paths).collect();
         if files.is_empty() && directories.is_empty() {
             Self::Platform
         } else {
@@ -65,7 +64,9 @@ impl Roots {
             Self::Files { files, directories } => {
                 let store = load(files, directories);
                 if store.is_empty() {
-                    return Err(rustls::Error::General("SSL_CERT_FILE and SSL_CERT_DIR have none".to_owned()));
+                    return Err(rustls::Error::General(
+                        "SSL_CERT_FILE and SSL_CERT_DIR have none".to_owned(),
+                    ));
                 }
                 Ok(builder.with_root_certificates(store))
             }

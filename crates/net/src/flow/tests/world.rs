@@ -287,7 +287,8 @@ impl Incoming for Guest {
 
 /// A ClientHello with any server name, which no client would send.
 pub(super) fn hello(name: Option<&str>, ech: bool) -> Vec<u8> {
-    let vector = |content: &[u8]| [&u16::try_from(content.len()).unwrap().to_be_bytes()[..], content].concat();
+    let vector =
+        |content: &[u8]| [&u16::try_from(content.len()).unwrap().to_be_bytes()[..], content].concat();
     let mut extensions = Vec::new();
     if let Some(name) = name {
         let entry = [vec![0], vector(name.as_bytes())].concat();
