@@ -62,6 +62,11 @@ impl Record {
         self.change(|event| (event.host, event.port) = (host, port));
     }
 
+    /// Whom it is for, as far as that is known.
+    pub(super) fn known_host(&self) -> String {
+        self.0.event.lock().unwrap_or_else(PoisonError::into_inner).host.clone()
+    }
+
     /// The status of the answer to the guest.
     pub(super) fn status(&self, status: http::StatusCode) {
         self.change(|event| event.status_code = status.as_u16());
