@@ -5,8 +5,7 @@ use std::error::Error;
 use std::io;
 
 use futures_util::future::BoxFuture;
-use policy::denial::Denial;
-use policy::policy::Permit;
+use policy::{Denial, Permit};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 

@@ -1,11 +1,13 @@
 //! What is done to the bodies of responses on their way to the guest: pure transformers, fed with pieces
 //! of whatever size. Decoding is not here, they see plain bytes.
 
+mod filter;
 mod replace;
 mod sse;
 
 use thiserror::Error;
 
+pub use filter::{Filter, Whole};
 pub use replace::{EmptyFind, Replacer};
 pub use sse::EventStream;
 

@@ -269,7 +269,9 @@ impl Explain for InvalidEntry {
     fn hint(&self) -> Option<String> {
         let hint = match self.reason {
             EntryReason::Url => "write the host alone, without https:// and path",
-            EntryReason::NumberGlob | EntryReason::Block => "write a block as 10.1.0.0/16 or fd00::/8",
+            EntryReason::NumberGlob | EntryReason::Block => {
+                "write a block as 10.1.0.0/16, 10.1.0.0/16:5432 or [fd00::/8]:5432"
+            }
             EntryReason::Host(_) | EntryReason::TooLong => {
                 "hosts are written as example.com, *.example.com, example.com:5432, 10.0.0.7 or 10.1.0.0/16"
             }

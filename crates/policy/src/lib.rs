@@ -8,6 +8,7 @@ pub mod entry;
 pub mod host;
 pub mod policy;
 pub mod request;
+pub mod response;
 pub mod rule;
 pub mod secret;
 

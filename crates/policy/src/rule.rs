@@ -16,6 +16,8 @@ use http::Method;
 use thiserror::Error;
 
 use crate::body::Replacer;
+use crate::entry::{Entry, InvalidEntry};
+use crate::host::Host;
 
 pub(crate) use edit::{RequestEdit, ResponseEdit, is_request_framing, is_response_framing, is_valid_path};
 use pattern::Pattern;
@@ -40,7 +42,10 @@ pub enum RuleProblem {
     /// It has a callback, and there is nobody to call.
     #[error("has a callback, but there is no callback socket")]
     NoCallbackSocket,
-    /// An identifier, host or method that is empty.
+    /// A host that cannot be parsed.
+    #[error("is for an odd host")]
+    Host(#[source] InvalidEntry),
+    /// An identifier or method that is empty.
     #[error("has an empty {0}")]
     Empty(&'static str),
     /// A change that is made in the other phase only.
@@ -152,8 +157,8 @@ pub(crate) struct Rule<E> {
 /// What a rule looks at.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject<'a> {
-    /// The host as text, an address without brackets.
-    pub(crate) host: &'a str,
+    pub(crate) host: &'a Host,
+    pub(crate) port: u16,
     pub(crate) method: &'a Method,
     /// The path, without the query, as it is sent.
     pub(crate) path: &'a str,
@@ -162,17 +167,14 @@ pub(crate) struct Subject<'a> {
 /// Which exchanges a rule is for.
 #[derive(Debug)]
 pub(crate) struct Filter {
-    hosts: Vec<Pattern>,
+    hosts: Vec<Entry>,
     methods: Vec<String>,
     path: Option<Pattern>,
 }
 
 impl Filter {
     fn of(spec: &RuleSpec) -> Result<Self, RuleProblem> {
-        let hosts = spec.hosts.iter().map(|host| match host.trim() {
-            "" => Err(RuleProblem::Empty("host")),
-            host => Ok(Pattern::new(&host.to_ascii_lowercase())),
-        });
+        let hosts = spec.hosts.iter().map(|host| host.parse().map_err(RuleProblem::Host));
         let methods = spec.methods.iter().map(|method| match method.trim() {
             "" => Err(RuleProblem::Empty("method")),
             method => Ok(method.to_owned()),
@@ -185,7 +187,7 @@ impl Filter {
     }
 
     pub(crate) fn matches(&self, subject: &Subject<'_>) -> bool {
-        let host = || self.hosts.iter().any(|host| host.matches(subject.host.as_bytes()));
+        let host = || self.hosts.iter().any(|host| host.allows(subject.host, subject.port));
         let method =
             || self.methods.iter().any(|method| method.eq_ignore_ascii_case(subject.method.as_str()));
         (self.hosts.is_empty() || host())

@@ -161,7 +161,8 @@ impl Secrets {
             [] => None,
             some => Some(Finder::new(some.iter().map(|secret| secret.placeholder.as_str()))?),
         };
-        Ok(Self { secrets, finder, maskers: Cache::default() })
+        let maskers = Cache::new(&secrets)?;
+        Ok(Self { secrets, finder, maskers })
     }
 
     /// Whether there are none.
@@ -367,5 +368,5 @@ fn check_together(secrets: &[Secret]) -> Result<(), SecretError> {
             }
         }
     }
-    mask::check(secrets)
+    Ok(())
 }

@@ -2,6 +2,7 @@ use api::network::{Action, Phase, Replacement, RuleSpec};
 use http::Method;
 
 use super::{RuleProblem, Rules, Subject};
+use crate::host::Host;
 
 fn problem(spec: RuleSpec) -> RuleProblem {
     Rules::compile(&[spec], true).unwrap_err().problem
@@ -82,7 +83,7 @@ fn odd_paths_and_empty_texts_are_refused() {
     let spec = RuleSpec { phase: Phase::After, body_replacements, ..RuleSpec::default() };
     assert_eq!(problem(spec), RuleProblem::Empty("text to be replaced"));
     let spec = RuleSpec { hosts: named(" "), ..RuleSpec::default() };
-    assert_eq!(problem(spec), RuleProblem::Empty("host"));
+    assert!(matches!(problem(spec), RuleProblem::Host(_)));
 }
 
 #[test]
@@ -97,7 +98,8 @@ fn a_rule_is_for_its_hosts_methods_and_paths_only() {
     let rules = Rules::compile(&[spec], false).unwrap();
     let matches = |host, method: &str, path| {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        rules.before()[0].filter.matches(&Subject { host, method: &method, path })
+        let host = &Host::parse(host).unwrap();
+        rules.before()[0].filter.matches(&Subject { host, port: 443, method: &method, path })
     };
     assert!(matches("api.example.com", "POST", "/v1/a/b"));
     assert!(matches("10.0.0.1", "pOsT", "/x/../v1/a"));

@@ -29,9 +29,14 @@ impl Secrets {
         if own.is_empty() {
             return None;
         }
-        Some(Masker(self.maskers.find_or_make(&own, || {
-            Masks::new(own.iter().map(|&i| &self.secrets[i])).expect("that of all secrets could be built")
-        })))
+        if let Some(masks) = self.maskers.find(&own) {
+            return Some(Masker(masks));
+        }
+        let masks =
+            Masks::new(own.iter().map(|&i| &self.secrets[i])).expect("that of all secrets could be built");
+        let masks = Arc::new(masks);
+        self.maskers.keep(own, &masks);
+        Some(Masker(masks))
     }
 
     /// What finds the values of a host's own secrets where they cannot be replaced; `None` if there is
@@ -95,6 +100,12 @@ impl MaskStream {
         text.extend_from_slice(bytes);
         let certain = self.masks.replace_certain(&text, out);
         self.held.extend_from_slice(&text[certain..]);
+    }
+
+    /// What is held back.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> &[u8] {
+        &self.held
     }
 
     /// Appends to `out` what was held back: nothing follows.
@@ -262,27 +273,38 @@ struct Kept {
 }
 
 impl Cache {
-    fn find_or_make(&self, secrets: &[usize], make: impl Fn() -> Masks) -> Arc<Masks> {
+    /// Checks that the automaton of all secrets can be built, so that any of some of them can.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError::TooLarge`].
+    pub(super) fn new(secrets: &[Secret]) -> Result<Self, SecretError> {
+        let cache = Self::default();
+        let masks = Masks::new(secrets.iter())?;
+        // Most sandboxes have one secret, and need no other.
+        cache.keep(Vec::from_iter(0..secrets.len()), &Arc::new(masks));
+        Ok(cache)
+    }
+
+    fn find(&self, secrets: &[usize]) -> Option<Arc<Masks>> {
+        let mut here = self.0.get();
+        while let Some(kept) = here {
+            if kept.secrets == secrets {
+                return Some(Arc::clone(&kept.masks));
+            }
+            here = kept.next.0.get();
+        }
+        None
+    }
+
+    /// Keeps the automaton, unless there are too many.
+    fn keep(&self, secrets: Vec<usize>, masks: &Arc<Masks>) {
+        let mut kept = Box::new(Kept { secrets, masks: Arc::clone(masks), next: Self::default() });
         let mut cache = self;
         for _ in 0..MAX_KEPT {
-            let new = || {
-                Box::new(Kept { secrets: secrets.to_vec(), masks: Arc::new(make()), next: Self::default() })
-            };
-            let kept = cache.0.get_or_init(new);
-            if kept.secrets == secrets {
-                return Arc::clone(&kept.masks);
-            }
-            cache = &kept.next;
+            let Err(again) = cache.0.set(kept) else { return };
+            let Some(other) = cache.0.get() else { return };
+            (kept, cache) = (again, &other.next);
         }
-        Arc::new(make())
     }
-}
-
-/// Whether the automata of any of these secrets can be built.
-///
-/// # Errors
-///
-/// [`SecretError::TooLarge`].
-pub(super) fn check(secrets: &[Secret]) -> Result<(), SecretError> {
-    Masks::new(secrets.iter()).map(|_| ())
 }
