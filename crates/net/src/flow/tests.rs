@@ -19,6 +19,7 @@ async fn ask(mut stream: impl Io, request: &str) -> String {
 
 async fn echoed(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), line: &str) -> String {
     stream.write_all(line.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
     let mut answer = vec![0; 200];
     let length = stream.read(&mut answer).await.unwrap();
     String::from_utf8(answer[..length].to_vec()).unwrap()
@@ -242,10 +243,10 @@ async fn a_host_taken_away_while_a_tunnel_is_open_ends_the_tunnel() {
 #[tokio::test]
 async fn a_hello_byte_by_byte_is_understood() {
     let server = Server::start(Kind::Tls, "127.0.0.1:0", &["a.example"]).await;
-    let world = World::sealed(&["a.example"], &[("127.0.0.1", "a.example")]).buffer(1);
-    let guest = world.connect(server.address).await.unwrap();
+    let world = World::sealed(&["a.example"], &[("127.0.0.1", "a.example")]);
+    let guest = world::Dribble::new(world.connect(server.address).await.unwrap());
     let mut guest = world.handshake(guest, "a.example", &[]).await.unwrap();
-    assert_eq!(echoed(&mut guest, "\x01").await, "a");
+    assert_eq!(echoed(&mut guest, "\x01hello").await, "a.example: \x01hello");
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::task::{Context, Poll};
 
 use api::event::NetworkEvent;
 use api::network::NetworkSpec;
@@ -12,7 +14,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -157,7 +159,6 @@ pub(super) struct World {
     shared: Arc<Shared>,
     policy: watch::Sender<Policy>,
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<NetworkEvent>>,
-    buffer: usize,
 }
 
 impl World {
@@ -198,13 +199,7 @@ impl World {
             reporter,
             callback_socket: None,
         });
-        Self { shared, policy: sender, events: tokio::sync::Mutex::new(events), buffer: 64 * 1024 }
-    }
-
-    /// How many bytes fit between guest and flow.
-    pub(super) fn buffer(mut self, buffer: usize) -> Self {
-        self.buffer = buffer;
-        self
+        Self { shared, policy: sender, events: tokio::sync::Mutex::new(events) }
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&Policy) -> Policy) {
@@ -214,18 +209,18 @@ impl World {
     /// The guest connects; `None` if it is refused.
     pub(super) async fn connect(&self, destination: SocketAddr) -> Option<DuplexStream> {
         let (answer, answered) = oneshot::channel();
-        let incoming = Guest { destination, buffer: self.buffer, answer };
+        let incoming = Guest { destination, answer };
         tokio::spawn(serve(incoming, Arc::clone(&self.shared)));
         answered.await.unwrap()
     }
 
     /// The guest's TLS, which trusts the sandbox's authority only.
-    pub(super) async fn handshake(
+    pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: DuplexStream,
+        stream: S,
         name: &str,
         alpn: &[&[u8]],
-    ) -> io::Result<TlsStream<DuplexStream>> {
+    ) -> io::Result<TlsStream<S>> {
         let certificate = CertificateDer::from_pem_slice(self.shared.authority.certificate_pem().as_bytes());
         let mut roots = RootCertStore::empty();
         roots.add(certificate.unwrap()).unwrap();
@@ -245,12 +240,12 @@ impl World {
     }
 }
 
-pub(super) async fn trust(
+pub(super) async fn trust<S: AsyncRead + AsyncWrite + Unpin>(
     roots: &RootCertStore,
-    stream: DuplexStream,
+    stream: S,
     name: &str,
     alpn: &[&[u8]],
-) -> io::Result<TlsStream<DuplexStream>> {
+) -> io::Result<TlsStream<S>> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -261,9 +256,45 @@ pub(super) async fn trust(
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
+/// A guest that sends one byte at a time, and waits for it to be read.
+pub(super) struct Dribble {
+    inner: DuplexStream,
+    waited: bool,
+}
+
+impl Dribble {
+    pub(super) fn new(inner: DuplexStream) -> Self {
+        Self { inner, waited: false }
+    }
+}
+
+impl AsyncRead for Dribble {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, space)
+    }
+}
+
+impl AsyncWrite for Dribble {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.waited = !self.waited;
+        if self.waited {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.inner).poll_write(cx, &bytes[..bytes.len().min(1)])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
 struct Guest {
     destination: SocketAddr,
-    buffer: usize,
     answer: oneshot::Sender<Option<DuplexStream>>,
 }
 
@@ -275,7 +306,7 @@ impl Incoming for Guest {
     }
 
     fn accept(self) -> DuplexStream {
-        let (ours, theirs) = duplex(self.buffer);
+        let (ours, theirs) = duplex(64 * 1024);
         let _ = self.answer.send(Some(theirs));
         ours
     }
