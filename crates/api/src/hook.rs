@@ -1,10 +1,21 @@
 //! What is said on the callback socket: one connection a call, one line of JSON each way.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::{Action, Phase, Replacement};
+use crate::network::{Action, Phase, Replacement, RuleSpec};
+
+/// Rules, and who answers those with a callback: the RPC's `network.interception`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Interception {
+    /// The rules, in the order in which they are tried.
+    pub rules: Vec<RuleSpec>,
+    /// A Unix socket of the client's.
+    pub callback_socket: Option<PathBuf>,
+}
 
 /// Names and their values, each in order.
 pub type MultiMap = BTreeMap<String, Vec<String>>;
@@ -22,8 +33,8 @@ pub struct HookRequest {
     pub method: String,
     /// Its path, without the query.
     pub path: String,
-    /// Its query.
-    pub query: MultiMap,
+    /// Its query; a parameter that is there once is a text, as clients expect.
+    pub query: HeaderMap,
     /// Its headers.
     pub request_headers: MultiMap,
     /// Status of the response; 0 before.
