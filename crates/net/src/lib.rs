@@ -4,5 +4,6 @@
 pub mod addresses;
 mod report;
 pub mod stack;
+pub mod udp;
 
 pub use report::Reporter;
