@@ -15,6 +15,7 @@ pub mod stack;
 pub mod tls;
 mod tunnel;
 pub mod upstream;
+pub mod udp;
 
 pub use http::{Guard, Violation};
 pub use names::Names;
