@@ -8,14 +8,15 @@ mod flow;
 mod http;
 mod names;
 mod network;
+mod own;
 mod report;
 pub mod resolve;
 pub mod sniff;
 pub mod stack;
 pub mod tls;
 mod tunnel;
-pub mod upstream;
 pub mod udp;
+pub mod upstream;
 
 pub use http::{Guard, Violation};
 pub use names::Names;

@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::report::Reporter;
+use crate::own;
+use crate::report::{self, Reporter};
 use crate::stack::{Datagram, Replies};
 use mapping::Mapping;
 
@@ -113,7 +114,7 @@ impl<N: Fn(IpAddr) -> Vec<HostName> + Send> Nat<N> {
         if policy.mode() != Mode::Open {
             return Err(Denial::new(Reason::Udp, destination.ip(), destination.port()));
         }
-        policy.address(destination, &(self.names)(destination.ip()))
+        own::told_of(&policy, destination.ip()).address(destination, &(self.names)(destination.ip()))
     }
 
     fn open(&mut self, key: Key, admitted: &Admitted) -> std::io::Result<()> {
@@ -156,12 +157,9 @@ impl<N: Fn(IpAddr) -> Vec<HostName> + Send> Nat<N> {
             None if self.told.len() >= TELL => return,
             _ => self.told.insert(destination, now),
         };
-        self.reporter.report(NetworkEvent {
-            blocked: true,
-            block_reason: Some(denial.message()),
-            rule: Some(denial.rule.clone().unwrap_or_else(|| denial.reason.code().to_owned())),
-            ..event(destination)
-        });
+        let mut event = event(destination);
+        report::refused(&mut event, denial);
+        self.reporter.report(event);
     }
 }
 
