@@ -51,9 +51,15 @@ pub struct NetworkEvent {
     /// Why, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block_reason: Option<String>,
-    /// What decided: the reason's name for programs, and the rule or entry.
+    /// Why, for programs: `host_not_allowed`, `private_address`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_code: Option<String>,
+    /// The entry or rule that decided, whatever it decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The host to be allowed, if it would be let through then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
     /// It failed otherwise: the host could not be reached, or broke off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -1,10 +1,21 @@
 //! What is said on the callback socket: one connection a call, one line of JSON each way.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::{Action, Phase, Replacement};
+use crate::network::{Action, Phase, Replacement, RuleSpec};
+
+/// Rules, and who answers those with a callback: the RPC's `network.interception`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Interception {
+    /// The rules, in the order in which they are tried.
+    pub rules: Vec<RuleSpec>,
+    /// A Unix socket of the client's.
+    pub callback_socket: Option<PathBuf>,
+}
 
 /// Names and their values, each in order.
 pub type MultiMap = BTreeMap<String, Vec<String>>;

@@ -51,6 +51,20 @@ impl Default for NetworkSpec {
     }
 }
 
+impl NetworkSpec {
+    /// Whether only what is allowed can be reached from the beginning.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        !(self.allowed_hosts.is_empty() && self.passthrough_hosts.is_empty() && self.secrets.is_empty())
+    }
+
+    /// Whether connections are looked into, for which the guest has to trust a certificate of ours.
+    #[must_use]
+    pub fn looks_inside(&self) -> bool {
+        !self.no_network && (self.intercept || self.is_sealed() || !self.rules.is_empty())
+    }
+}
+
 /// A secret, without its value, which is never stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretSpec {
@@ -70,7 +84,7 @@ fn yes() -> bool {
 
 /// A hook on requests or their responses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct RuleSpec {
     /// What it is called in explanations.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,7 +151,6 @@ pub enum Action {
 
 /// A text and what takes its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Replacement {
     /// The text; not empty.
     pub find: String,
