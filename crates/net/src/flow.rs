@@ -72,7 +72,8 @@ pub(crate) async fn serve<I: Incoming>(incoming: I, shared: Arc<Shared>) {
         return shared.dns.serve_tcp(incoming.accept()).await;
     }
     let names = shared.names.of(destination.ip());
-    let mut flow = Flow { record: Record::new(&shared.reporter, destination, &names), destination, names, shared };
+    let mut flow =
+        Flow { record: Record::new(&shared.reporter, destination, &names), destination, names, shared };
     let admitted = match flow.policy().address(destination, &flow.names) {
         Ok(admitted) => admitted,
         Err(denial) => {
@@ -110,10 +111,11 @@ impl Flow {
         self.shared.policy.borrow().clone()
     }
 
-    /// Decides by what the guest says first. `upstream` is connected to where the guest wants to go.
+    /// Decides by what the guest says first. What only some flows need is boxed: there may be thousands of
+    /// flows, and most of those that last are tunnels or idle connections of HTTP. `upstream` is connected to where the guest wants to go.
     async fn look<S: Io + 'static>(&mut self, mut guest: S, mut upstream: TcpStream) {
         match first::read(&mut guest, &mut upstream).await {
-            First::Guest(Protocol::Tls, read) => self.intercept(guest, read, upstream).await,
+            First::Guest(Protocol::Tls, read) => Box::pin(self.intercept(guest, read, upstream)).await,
             First::Guest(Protocol::Http1, read) => {
                 self.http(Rewind::new(read, guest), upstream, Alpn::Http1).await;
             }
@@ -130,8 +132,9 @@ impl Flow {
 
     /// Plain HTTP. Whom a request is for is in the request; `http` decides about it.
     async fn http<S: Io + 'static>(&self, guest: S, upstream: TcpStream, version: Alpn) {
-        let first = self.permit_of_destination().map(|permit| (permit, Box::new(upstream) as Box<dyn Io>, version));
-        http::serve(guest, version, self.session(None, first)).await;
+        let first =
+            self.permit_of_destination().map(|permit| (permit, Box::new(upstream) as Box<dyn Io>, version));
+        Box::pin(http::serve(guest, version, self.session(None, first))).await;
     }
 
     fn session(&self, https: Option<Host>, first: Option<(Permit, Box<dyn Io>, Alpn)>) -> Session {

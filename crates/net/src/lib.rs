@@ -8,8 +8,6 @@ mod flow;
 mod http;
 mod names;
 mod network;
-mod connect;
-mod http;
 mod report;
 pub mod resolve;
 pub mod sniff;
@@ -18,7 +16,7 @@ pub mod tls;
 mod tunnel;
 pub mod upstream;
 
+pub use http::{Guard, Violation};
 pub use names::Names;
 pub use network::{Config, Network, NetworkError};
-pub use http::{Guard, Violation};
 pub use report::Reporter;

@@ -88,11 +88,16 @@ impl Upstream {
         let mut config = self.config()?;
         config.alpn_protocols = alpn.to_vec();
         let name = match host {
-            Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(|_| DialError::Name)?,
+            Host::Name(name) => {
+                ServerName::try_from(name.as_str().to_owned()).map_err(|_| DialError::Name)?
+            }
             Host::Address(address) => ServerName::IpAddress((*address).into()),
         };
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
-        timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| DialError::TimedOut)?.map_err(DialError::of_tls)
+        timeout(HANDSHAKE_TIMEOUT, handshake)
+            .await
+            .map_err(|_| DialError::TimedOut)?
+            .map_err(DialError::of_tls)
     }
 
     /// The addresses of the permitted host that the policy admits.
@@ -132,3 +137,6 @@ impl Upstream {
         Ok(self.tls.get_or_init(|| config).clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

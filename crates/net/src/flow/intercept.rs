@@ -2,7 +2,6 @@
 //! and begins anew towards the host, unless the user has the host's connections passed as they are.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use policy::host::Host;
@@ -32,11 +31,17 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 type Upstream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// What is told when the guest does not take our certificate.
-const HINT: &str = "the guest broke off the TLS handshake (if its client pins certificates, use --passthrough-host)";
+const HINT: &str =
+    "the guest broke off the TLS handshake (if its client pins certificates, use --passthrough-host)";
 
 impl Flow {
     /// `read` is what the guest has said so far; `upstream` is connected to where it wants to go.
-    pub(super) async fn intercept<S: Io + 'static>(&mut self, mut guest: S, mut read: Vec<u8>, upstream: TcpStream) {
+    pub(super) async fn intercept<S: Io + 'static>(
+        &mut self,
+        mut guest: S,
+        mut read: Vec<u8>,
+        upstream: TcpStream,
+    ) {
         let hello = match timeout(HANDSHAKE_TIMEOUT, hello(&mut guest, &mut read)).await {
             Ok(Ok(Ok(hello))) => hello,
             Ok(Ok(Err(malformed))) => {
@@ -52,10 +57,8 @@ impl Flow {
             Ok(permit) => permit,
             Err(denial) => {
                 self.record.denied(&denial);
-                return match &hello.sni {
-                    Some(name) => self.refuse(guest, &hello, &name.clone().into(), Refusal::denied(&denial)).await,
-                    None => alert(guest, Alert::AccessDenied).await,
-                };
+                let Some(name) = hello.sni.clone() else { return alert(guest, Alert::AccessDenied).await };
+                return Box::pin(self.refuse(guest, &hello, &name.into(), Refusal::denied(&denial))).await;
             }
         };
         self.record.is_tls(permit.host());
@@ -69,7 +72,7 @@ impl Flow {
             Ok(upstream) if passes => self.pass(guest, upstream, &permit).await,
             Ok(upstream) => self.terminate(guest, &hello, upstream, permit).await,
             Err(error) if passes => self.record.failed_or_denied(&error),
-            Err(error) => self.fail(guest, &hello, &permit, &error).await,
+            Err(error) => Box::pin(self.fail(guest, &hello, &permit, &error)).await,
         }
     }
 
@@ -84,7 +87,10 @@ impl Flow {
             }
             None => {
                 let host = Host::from(self.destination.ip());
-                let denied = |denial: Denial| Denial { rule: denial.rule, ..Denial::new(Reason::SniMissing, &host, port) };
+                let denied = |denial: Denial| Denial {
+                    rule: denial.rule,
+                    ..Denial::new(Reason::SniMissing, &host, port)
+                };
                 self.policy().host(&host, port).map_err(denied)
             }
         }
@@ -92,7 +98,9 @@ impl Flow {
 
     fn malformed(&self, malformed: &Malformed) -> Denial {
         let reason = match malformed {
-            Malformed::ServerName | Malformed::Address | Malformed::Name(_) | Malformed::Twice(0) => Reason::SniInvalid,
+            Malformed::ServerName | Malformed::Address | Malformed::Name(_) | Malformed::Twice(0) => {
+                Reason::SniInvalid
+            }
             Malformed::Esni => Reason::EncryptedHello,
             _ => Reason::MalformedHello,
         };
@@ -122,10 +130,16 @@ impl Flow {
 
     /// Both handshakes, the host's first: the guest is answered only if the host has proved to be who it
     /// is, and with the protocol that it speaks.
-    async fn terminate<S: Io + 'static>(&mut self, guest: S, hello: &Hello, upstream: TcpStream, permit: Permit) {
+    async fn terminate<S: Io + 'static>(
+        &mut self,
+        guest: S,
+        hello: &Hello,
+        upstream: TcpStream,
+        permit: Permit,
+    ) {
         let upstream = match self.shared.upstream.tls(upstream, permit.host(), &offer(hello)).await {
             Ok(upstream) => upstream,
-            Err(error) => return self.fail(guest, hello, &permit, &error).await,
+            Err(error) => return Box::pin(self.fail(guest, hello, &permit, &error)).await,
         };
         let agreed = upstream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         let guest = match self.handshake(guest, permit.host(), agreed.as_deref()).await {
@@ -140,8 +154,14 @@ impl Flow {
     }
 
     /// Answers the guest's handshake as `host`.
-    async fn handshake<S: Io>(&self, guest: S, host: &Host, agreed: Option<&[u8]>) -> io::Result<TlsStream<S>> {
-        let config = self.shared.authority.server_config(host, agreed.as_slice()).map_err(io::Error::other)?;
+    async fn handshake<S: Io>(
+        &self,
+        guest: S,
+        host: &Host,
+        agreed: Option<&[u8]>,
+    ) -> io::Result<TlsStream<S>> {
+        let config =
+            self.shared.authority.server_config(host, agreed.as_slice()).map_err(io::Error::other)?;
         timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(guest)).await?
     }
 
@@ -172,11 +192,17 @@ impl Flow {
         };
         let host = permit.host().clone();
         let first = (permit, Box::new(upstream) as Box<dyn Io>, spoken);
-        http::serve(guest, version, self.session(Some(host), Some(first))).await;
+        Box::pin(http::serve(guest, version, self.session(Some(host), Some(first)))).await;
     }
 
     /// What is neither TLS nor HTTP inside of TLS, like IMAP. `greeting` is what the server has said already.
-    async fn relay_inside<G: Io>(&mut self, mut guest: G, upstream: Upstream, greeting: Vec<u8>, permit: &Permit) {
+    async fn relay_inside<G: Io>(
+        &mut self,
+        mut guest: G,
+        upstream: Upstream,
+        greeting: Vec<u8>,
+        permit: &Permit,
+    ) {
         let address = match upstream.get_ref().0.peer_addr() {
             Ok(address) => address,
             Err(error) => return self.record.failed(&error),
@@ -199,14 +225,16 @@ impl Flow {
 
     /// Takes the guest's handshake as `host`, and answers its requests with why that is in vain.
     async fn refuse<S: Io + 'static>(&self, guest: S, hello: &Hello, host: &Host, refusal: Refusal) {
-        let agreed = [H2, HTTP_1_1].into_iter().find(|known| hello.alpn.iter().any(|offered| offered == known));
+        let agreed =
+            [H2, HTTP_1_1].into_iter().find(|known| hello.alpn.iter().any(|offered| offered == known));
         if agreed.is_none() && !hello.alpn.is_empty() {
             // It will not speak HTTP.
             return alert(guest, Alert::AccessDenied).await;
         }
         // A guest that does not take our certificate learns no more.
         if let Ok(guest) = self.handshake(guest, host, agreed).await {
-            refusal.answer(guest, if agreed == Some(H2) { Alpn::Http2 } else { Alpn::Http1 }).await;
+            let version = if agreed == Some(H2) { Alpn::Http2 } else { Alpn::Http1 };
+            Box::pin(refusal.answer(guest, version)).await;
         }
     }
 }

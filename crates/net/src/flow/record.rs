@@ -81,7 +81,9 @@ impl Record {
         NetworkEvent {
             blocked: true,
             block_reason: Some(denial.to_string()),
-            rule: Some(denial.rule.as_ref().map_or_else(|| code.to_owned(), |rule| format!("{code}: {rule}"))),
+            rule: Some(
+                denial.rule.as_ref().map_or_else(|| code.to_owned(), |rule| format!("{code}: {rule}")),
+            ),
             host: denial.host.clone(),
             ..self.event()
         }

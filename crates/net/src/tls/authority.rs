@@ -179,8 +179,7 @@ impl Authority {
                 leaves.by_host.remove(&oldest);
             }
         }
-        let leaf =
-            Leaf { certified: Arc::clone(certified), made: SystemTime::now(), last_use: leaves.uses };
+        let leaf = Leaf { certified: Arc::clone(certified), made: SystemTime::now(), last_use: leaves.uses };
         leaves.by_host.insert(host.clone(), leaf);
     }
 }
@@ -208,7 +207,6 @@ fn params(ahead: Duration) -> Result<CertificateParams, AuthorityError> {
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
-
 
 #[cfg(test)]
 mod tests;

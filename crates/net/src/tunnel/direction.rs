@@ -103,7 +103,11 @@ impl Direction {
     }
 
     /// Fills the empty buffer, or learns of the end.
-    fn poll_fill<R: AsyncRead>(&mut self, cx: &mut Context<'_>, from: Pin<&mut R>) -> Poll<Result<(), Broken>> {
+    fn poll_fill<R: AsyncRead>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Pin<&mut R>,
+    ) -> Poll<Result<(), Broken>> {
         self.fit();
         let mut space = ReadBuf::new(&mut self.buffer);
         ready!(from.poll_read(cx, &mut space))?;

@@ -30,7 +30,8 @@ impl Connect for Upstream {
             };
             let offer: Vec<_> = offer.iter().map(|protocol| protocol.to_vec()).collect();
             let stream = self.tls(stream, permit.host(), &offer).await?;
-            let spoken = if stream.get_ref().1.alpn_protocol() == Some(H2) { Alpn::Http2 } else { Alpn::Http1 };
+            let spoken =
+                if stream.get_ref().1.alpn_protocol() == Some(H2) { Alpn::Http2 } else { Alpn::Http1 };
             Ok((Box::new(stream) as Box<dyn Io>, spoken))
         })
     }

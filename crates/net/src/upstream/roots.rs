@@ -37,8 +37,7 @@ impl Roots {
     pub fn of_host() -> Self {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty());
         let files: Vec<_> = set("SSL_CERT_FILE").map(PathBuf::from).into_iter().collect();
-        let directories: Vec<_> =
-            set("SSL_CERT_DIR").iter().flat_map(env::split_paths).collect();
+        let directories: Vec<_> = set("SSL_CERT_DIR").iter().flat_map(env::split_paths).collect();
         if files.is_empty() && directories.is_empty() {
             Self::Platform
         } else {
@@ -65,7 +64,9 @@ impl Roots {
             Self::Files { files, directories } => {
                 let store = load(files, directories);
                 if store.is_empty() {
-                    return Err(rustls::Error::General("SSL_CERT_FILE and SSL_CERT_DIR have none".to_owned()));
+                    return Err(rustls::Error::General(
+                        "SSL_CERT_FILE and SSL_CERT_DIR have none".to_owned(),
+                    ));
                 }
                 Ok(builder.with_root_certificates(store))
             }
@@ -90,4 +91,31 @@ fn load(files: &[PathBuf], directories: &[PathBuf]) -> RootCertStore {
         entries.map(|entry| entry.path()).filter(|path| path.is_file()).for_each(|path| add(&path));
     }
     store
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::Authority;
+
+    #[test]
+    fn certificates_are_read_from_files_and_directories_and_other_things_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (Authority::new().unwrap(), Authority::new().unwrap());
+        let file = directory.path().join("bundle.pem");
+        fs::write(&file, format!("# trust\n{}{}", one.certificate_pem(), two.certificate_pem())).unwrap();
+        let inside = directory.path().join("certs");
+        fs::create_dir_all(inside.join("directory")).unwrap();
+        fs::write(inside.join("one.0"), one.certificate_pem()).unwrap();
+        fs::write(inside.join("README"), "no certificate").unwrap();
+        assert_eq!(load(&[file.clone(), "/missing".into()], &[]).len(), 2);
+        assert_eq!(load(&[], &[inside.clone(), "/missing".into()]).len(), 1);
+        assert_eq!(load(&[file], &[inside]).len(), 3);
+    }
+
+    #[test]
+    fn without_any_certificate_there_is_no_connection() {
+        let roots = Roots::Files { files: vec!["/missing".into()], directories: Vec::new() };
+        assert!(matches!(roots.client_config(), Err(DialError::Roots(_))));
+    }
 }

@@ -1,10 +1,10 @@
 use std::collections::HashSet;
 
+use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{ServerName, UnixTime};
-use rustls::RootCertStore;
 
 use super::*;
 
@@ -60,7 +60,8 @@ fn leaves_are_reused_and_asking_for_many_hosts_costs_no_memory() {
 
 #[test]
 fn no_serial_number_is_used_twice() {
-    let serials: HashSet<_> = (0..50).map(|_| params(DAY).unwrap().serial_number.unwrap().to_bytes()).collect();
+    let serials: HashSet<_> =
+        (0..50).map(|_| params(DAY).unwrap().serial_number.unwrap().to_bytes()).collect();
     assert_eq!(serials.len(), 50);
 }
 

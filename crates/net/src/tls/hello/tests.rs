@@ -16,7 +16,8 @@ fn vector16(content: &[u8]) -> Vec<u8> {
 }
 
 fn names(names: &[(u8, &[u8])]) -> Extension {
-    let list: Vec<u8> = names.iter().flat_map(|(kind, name)| [vec![*kind], vector16(name)].concat()).collect();
+    let list: Vec<u8> =
+        names.iter().flat_map(|(kind, name)| [vec![*kind], vector16(name)].concat()).collect();
     (SERVER_NAME, vector16(&list))
 }
 
@@ -133,7 +134,8 @@ fn a_hello_byte_by_byte_and_in_records_of_one_byte_is_the_same_hello() {
 #[test]
 fn the_name_is_lower_cased_and_nothing_else_is_mended() {
     assert_eq!(hello(&[name("A.Example")]).unwrap().unwrap().sni.unwrap().to_string(), "a.example");
-    for odd in ["a.example.", "a..example", ".a", "a b", "a:443", "a%00", "a\0", "user@a", "münchen.de", "*"] {
+    for odd in ["a.example.", "a..example", ".a", "a b", "a:443", "a%00", "a\0", "user@a", "münchen.de", "*"]
+    {
         assert!(matches!(hello(&[name(odd)]), Err(Malformed::Name(_))), "{odd:?}");
     }
     assert_eq!(hello(&[names(&[(0, b"a\xff")])]), Err(Malformed::ServerName));
@@ -183,7 +185,9 @@ fn a_hello_without_end_is_refused_at_the_limit() {
 
 #[test]
 fn other_records_messages_and_what_follows_are_refused_at_once() {
-    for wire in [&b"GET / HTTP/1.1"[..], &[0x80, 0x2e, 1, 3, 1], &[22, 2], &[22, 3, 1, 0, 0], &[22, 3, 1, 0xff, 0]] {
+    for wire in
+        [&b"GET / HTTP/1.1"[..], &[0x80, 0x2e, 1, 3, 1], &[22, 2], &[22, 3, 1, 0, 0], &[22, 3, 1, 0xff, 0]]
+    {
         assert_eq!(parse(wire), Err(Malformed::Record));
     }
     assert_eq!(parse(&[22, 3, 1, 0, 1, 2]), Err(Malformed::Message));
