@@ -150,7 +150,8 @@ struct Typed {
 /// `NAME=VALUE@HOST,…` or `NAME@HOST,…`. A value may contain `=` and `@`; a host cannot.
 fn inline_secret(text: &str) -> Result<(String, Typed), Failure> {
     // The text itself is not repeated in the error: it may hold the value.
-    let wrong = |why: &str| Failure::usage(format!("invalid --secret: {why} (NAME=VALUE@HOST,… or NAME@HOST,…)"));
+    let wrong =
+        |why: &str| Failure::usage(format!("invalid --secret: {why} (NAME=VALUE@HOST,… or NAME@HOST,…)"));
     let (secret, hosts) = text.rsplit_once('@').ok_or_else(|| wrong("it names no hosts"))?;
     let (name, value) = match secret.split_once('=') {
         Some((name, value)) => (name, Some(Zeroizing::new(value.to_owned()))),
@@ -160,7 +161,10 @@ fn inline_secret(text: &str) -> Result<(String, Typed), Failure> {
     if hosts.iter().any(String::is_empty) {
         return Err(wrong("a host is empty"));
     }
-    Ok((variable(name).ok_or_else(|| wrong("the name is no name of a variable"))?, Typed { value, placeholder: None, hosts }))
+    Ok((
+        variable(name).ok_or_else(|| wrong("the name is no name of a variable"))?,
+        Typed { value, placeholder: None, hosts },
+    ))
 }
 
 /// A name that shells can use.
@@ -173,9 +177,10 @@ fn variable(name: &str) -> Option<String> {
 fn read_secrets(file: &Path) -> Result<BTreeMap<String, Typed>, Failure> {
     let secrets: BTreeMap<String, Typed> = read_json(file, "--secret-file")?;
     match secrets.keys().find(|name| variable(name).is_none()) {
-        Some(name) => {
-            Err(Failure::usage(format!("--secret-file {}: {name:?} is no name of a variable", file.display())))
-        }
+        Some(name) => Err(Failure::usage(format!(
+            "--secret-file {}: {name:?} is no name of a variable",
+            file.display()
+        ))),
         None => Ok(secrets),
     }
 }
@@ -214,7 +219,9 @@ mod tests {
 
     #[test]
     fn a_wrong_secret_is_refused_without_repeating_it() {
-        for wrong in ["KEY=hunter2", "=hunter2@h", "K Y=hunter2@h", "1K=hunter2@h", "KEY=hunter2@", "KEY=hunter2@a,,b"] {
+        for wrong in
+            ["KEY=hunter2", "=hunter2@h", "K Y=hunter2@h", "1K=hunter2@h", "KEY=hunter2@", "KEY=hunter2@a,,b"]
+        {
             let failure = inline_secret(wrong).map(|(name, _)| name).unwrap_err();
             assert!(!failure.with_causes().contains("hunter2"), "{wrong}");
         }

@@ -14,6 +14,9 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
+/// A connection, and what is spoken on it.
+pub(crate) type Connected = (Box<dyn Io>, Alpn);
+
 /// The version of HTTP that is spoken on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Alpn {
@@ -52,5 +55,5 @@ pub(crate) trait Connect: Send + Sync {
         permit: &'a Permit,
         tls: bool,
         alpn: Alpn,
-    ) -> BoxFuture<'a, Result<(Box<dyn Io>, Alpn), ConnectError>>;
+    ) -> BoxFuture<'a, Result<Connected, ConnectError>>;
 }

@@ -20,7 +20,7 @@ use policy::{Denial, HostName, Mode, Policy};
 use tokio::sync::{Semaphore, watch};
 
 use crate::names::Names;
-use crate::report::Reporter;
+use crate::report::{self, Reporter};
 use crate::resolve::{ResolveError, Resolver};
 use query::{Asked, Refused};
 use told::{Ending, Told};
@@ -161,15 +161,9 @@ impl Service {
         if !self.told.is_new(&denial.host, ending) {
             return;
         }
-        let code = denial.reason.code();
-        self.reporter.report(NetworkEvent {
-            blocked: true,
-            block_reason: Some(denial.to_string()),
-            rule: Some(
-                denial.rule.as_ref().map_or_else(|| code.to_owned(), |rule| format!("{code}: {rule}")),
-            ),
-            ..event(&denial.host, begin)
-        });
+        let mut event = event(&denial.host, begin);
+        report::refused(&mut event, denial);
+        self.reporter.report(event);
     }
 }
 

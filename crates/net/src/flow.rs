@@ -20,6 +20,7 @@ use crate::connect::{Alpn, Connect, Io};
 use crate::dns;
 use crate::http::{self, Session};
 use crate::names::Names;
+use crate::own;
 use crate::report::Reporter;
 use crate::sniff::Protocol;
 use crate::tls::Authority;
@@ -74,7 +75,8 @@ pub(crate) async fn serve<I: Incoming>(incoming: I, shared: Arc<Shared>) {
     let names = shared.names.of(destination.ip());
     let mut flow =
         Flow { record: Record::new(&shared.reporter, destination, &names), destination, names, shared };
-    let admitted = match flow.policy().address(destination, &flow.names) {
+    let policy = own::told_of(&flow.policy(), destination.ip());
+    let admitted = match policy.address(destination, &flow.names) {
         Ok(admitted) => admitted,
         Err(denial) => {
             incoming.refuse();
@@ -170,7 +172,7 @@ impl Flow {
             }
             Host::Address(host) => *host == address,
         };
-        is_its && self.policy().admit(permit, address).is_ok()
+        is_its && own::told_of(&self.policy(), address).admit(permit, address).is_ok()
     }
 
     /// What nobody parses: all of an open network, and otherwise what is neither TLS nor HTTP.

@@ -24,7 +24,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy::{Host, Permit, Policy};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 use crate::connect::{Alpn, Connect, Io};
@@ -81,11 +81,20 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let Session { policy, https, destination, upstream, reporter, callback_socket, first } = session;
+    let first = first.map(|(permit, io, alpn)| (permit, (io, alpn)));
     let pool = Pool::new(upstream, https.is_some(), version, first);
     let control = Arc::new(Control::default());
-    let tunnel = Mutex::new(None);
-    let shared =
-        Arc::new(Shared { policy, https, destination, reporter, callback_socket, pool, control, tunnel });
+    let shared = Arc::new(Shared {
+        policy,
+        https,
+        destination,
+        reporter,
+        callback_socket,
+        pool,
+        control,
+        tunnel: Mutex::default(),
+        refused: Mutex::default(),
+    });
     match version {
         Alpn::Http1 => serve_http1(guest, shared).await,
         Alpn::Http2 => serve_http2(guest, shared).await,
@@ -126,7 +135,14 @@ where
     }
     let tunnel = shared.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(tunnel) = tunnel {
-        tunnel.await;
+        return tunnel.await;
+    }
+    let refused = shared.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(refused) = refused
+        && let Ok(guest) = refused.await
+    {
+        // A guest that is gone needs no end.
+        let _ = TokioIo::new(guest).shutdown().await;
     }
 }
 

@@ -8,12 +8,14 @@ mod flow;
 mod http;
 mod names;
 mod network;
+mod own;
 mod report;
 pub mod resolve;
 pub mod sniff;
 pub mod stack;
 pub mod tls;
 mod tunnel;
+pub mod udp;
 pub mod upstream;
 
 pub use http::{Guard, Violation};

@@ -20,10 +20,14 @@ use crate::report::Reporter;
 use crate::resolve::{self, Resolver};
 use crate::stack::{self, Datagram, Incoming, Replies, Settings, Stack, Syn};
 use crate::tls::{Authority, AuthorityError};
+use crate::udp;
 use crate::upstream::{Roots, Upstream};
 
 /// Where DNS is spoken.
 const DNS_PORT: u16 = 53;
+
+/// Datagrams that wait to be sent on.
+const DATAGRAMS: usize = 256;
 
 /// What a network is made of.
 pub struct Config {
@@ -139,23 +143,32 @@ async fn serve_tcp(mut syns: mpsc::Receiver<Syn>, shared: Arc<Shared>) {
 
 /// Look-ups are answered here, whatever address they were sent to; other datagrams are `udp`'s.
 async fn serve_udp(mut datagrams: mpsc::Receiver<Datagram>, replies: Replies, shared: Arc<Shared>) {
-    let mut answers = JoinSet::new();
-    loop {
-        tokio::select! {
-            datagram = datagrams.recv() => match datagram {
-                Some(query) if query.destination.port() == DNS_PORT => {
-                    let (dns, replies) = (Arc::clone(&shared.dns), replies.clone());
-                    answers.spawn(async move {
-                        if let Some(answer) = dns.answer(&query.payload, false).await {
-                            replies.send(query.destination, query.source, answer.into());
-                        }
-                    });
-                }
-                Some(_) => {}
-                None => return,
-            },
-            Some(_) = answers.join_next() => {}
+    let (others, theirs) = mpsc::channel(DATAGRAMS);
+    let (names, policy) = (shared.names.clone(), shared.policy.clone());
+    let nat =
+        udp::nat(theirs, replies.clone(), policy, move |address| names.of(address), shared.reporter.clone());
+    let sort = async {
+        let mut answers = JoinSet::new();
+        loop {
+            tokio::select! {
+                datagram = datagrams.recv() => match datagram {
+                    Some(query) if query.destination.port() == DNS_PORT => {
+                        _ = answers.spawn(answer(query, replies.clone(), Arc::clone(&shared)));
+                    }
+                    // What there is no room for is lost, as on any network.
+                    Some(datagram) => _ = others.try_send(datagram),
+                    None => return,
+                },
+                Some(_) = answers.join_next() => {}
+            }
         }
+    };
+    tokio::join!(nat, sort);
+}
+
+async fn answer(query: Datagram, replies: Replies, shared: Arc<Shared>) {
+    if let Some(answer) = shared.dns.answer(&query.payload, false).await {
+        replies.send(query.destination, query.source, answer.into());
     }
 }
 

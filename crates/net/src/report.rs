@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use api::event::NetworkEvent;
+use policy::Denial;
 
 /// Where events go.
 #[derive(Clone)]
@@ -19,6 +20,15 @@ impl Reporter {
     pub fn report(&self, event: NetworkEvent) {
         (self.0)(event);
     }
+}
+
+/// Says in an event that it was refused, and why.
+pub(crate) fn refused(event: &mut NetworkEvent, denial: &Denial) {
+    event.blocked = true;
+    event.block_reason = Some(denial.message());
+    event.block_code = Some(denial.reason.code().to_owned());
+    event.rule.clone_from(&denial.rule);
+    event.remedy = denial.entry();
 }
 
 impl fmt::Debug for Reporter {

@@ -14,6 +14,7 @@ mod engine;
 pub mod filter;
 mod flow;
 mod inbox;
+mod last;
 mod outbox;
 mod shared;
 mod stream;

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::own;
 use crate::resolve::Resolver;
 
 /// How long it may take to resolve a name and connect: as long as clients wait at most.
@@ -111,7 +112,7 @@ impl Upstream {
         let mut admitted = Vec::new();
         let mut denied = None;
         for address in addresses {
-            match policy.admit(permit, address) {
+            match own::told_of(&policy, address).admit(permit, address) {
                 Ok(address) => admitted.push(address),
                 Err(denial) => denied = Some(denial),
             }

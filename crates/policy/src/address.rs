@@ -43,6 +43,16 @@ impl Range {
             IpAddr::V6(v6) => of_v6(v6),
         }
     }
+
+    /// An address that leads to one of `own`, which are this host's.
+    pub(crate) fn of_own(address: IpAddr, own: &[IpAddr]) -> Option<Self> {
+        let carried = match address {
+            IpAddr::V6(v6) => carried(v6).map(IpAddr::V4),
+            IpAddr::V4(_) => None,
+        };
+        let is_own = own.contains(&address) || carried.is_some_and(|address| own.contains(&address));
+        is_own.then(|| Self { block: address.into(), why: "this host", own: true })
+    }
 }
 
 fn of_v4(address: Ipv4Addr) -> Option<Range> {

@@ -5,7 +5,8 @@
 //! own where its name is allowed. One that is not public needs to be named: by an entry that means it (see
 //! [`Entry`]), or by `add_hosts` for that name. With `block_private_ips` off that is not needed, except for
 //! addresses that lead to this host itself or to what gives it its identity: loopback, `0.0.0.0/8`, `::`,
-//! and the metadata services of clouds.
+//! the metadata services of clouds, and those of its interfaces, public ones too, if it
+//! [is told](Policy::with_own_addresses).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +43,7 @@ struct Inner {
     allowed: Vec<Entry>,
     passthrough: Arc<[Entry]>,
     added_hosts: Arc<[(IpAddr, HostName)]>,
+    own_addresses: Arc<[IpAddr]>,
     secrets: Arc<Secrets>,
     rules: Rules,
 }
@@ -88,9 +90,19 @@ impl Policy {
             allowed,
             passthrough: passthrough.into(),
             added_hosts: added_hosts?,
+            own_addresses: Arc::default(),
             secrets: Arc::new(secrets),
             rules: Rules::compile(&spec.rules, spec.callback_socket.is_some())?,
         })))
+    }
+
+    /// A policy for a host with these addresses, which must be named to be reached, even public ones: what
+    /// listens there may trust whoever comes from the host itself.
+    #[must_use]
+    pub fn with_own_addresses(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let mut inner = Inner::clone(&self.0);
+        inner.own_addresses = addresses.into_iter().map(|address| address.to_canonical()).collect();
+        Self(Arc::new(inner))
     }
 
     /// How much of the network there is. A sealed sandbox whose list has `*` is observed until that is

@@ -89,6 +89,12 @@ impl Exchange {
             return Err(denial(Reason::ConnectMethod));
         }
         let permit = policy.host(&host, context.port)?;
+        // HTTP/2 lets a guest say anything; `*` is for OPTIONS only (RFC 9110, 7.1).
+        let path = parts.uri.path();
+        let is_path = path.starts_with('/') || (path == "*" && parts.method == Method::OPTIONS);
+        if !is_path {
+            return Err(denial(Reason::MalformedRequest).by("a target that is no path"));
+        }
         let upgrade = match target::upgrade(&parts) {
             target::Upgrade::WebSocket => true,
             target::Upgrade::None => false,

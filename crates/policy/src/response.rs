@@ -44,6 +44,8 @@ pub struct ResponsePlan {
 
 /// What happens to a body. Lengths and encodings are only left in the head where it stays as it is.
 pub enum BodyPlan {
+    /// There is none; what the head says of it is of another answer's.
+    Empty,
     /// It stays as it is.
     AsIs,
     /// It is decoded, and changed as it streams by.
@@ -197,7 +199,7 @@ impl Response {
         };
         for (name, value) in std::mem::take(&mut self.framing) {
             // Trailers stay even where the body does not.
-            if matches!(body, BodyPlan::AsIs) || name == header::TRAILER {
+            if matches!(body, BodyPlan::AsIs | BodyPlan::Empty) || name == header::TRAILER {
                 self.parts.headers.append(name, value);
             }
         }
@@ -214,7 +216,7 @@ impl Response {
         let replacer = std::mem::take(&mut self.replacer);
         let masker = self.sent.masker.as_ref();
         if is_empty {
-            return Ok(BodyPlan::AsIs);
+            return Ok(BodyPlan::Empty);
         }
         if let Some(body) = self.set_body.take() {
             let body =

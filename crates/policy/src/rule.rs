@@ -43,8 +43,8 @@ pub enum RuleProblem {
     #[error("has a callback, but there is no callback socket")]
     NoCallbackSocket,
     /// A host that cannot be parsed.
-    #[error("is for an odd host")]
-    Host(#[source] InvalidEntry),
+    #[error("is for an odd host: {}", api::error::with_causes(.0))]
+    Host(InvalidEntry),
     /// An identifier or method that is empty.
     #[error("has an empty {0}")]
     Empty(&'static str),
@@ -78,6 +78,7 @@ impl Explain for RuleError {
             RuleProblem::WrongPhase { field } if is_of_responses(field) => {
                 Some("set its phase to \"after\"".to_owned())
             }
+            RuleProblem::Host(error) => error.hint(),
             RuleProblem::WrongPhase { .. } => Some("set its phase to \"before\"".to_owned()),
             _ => None,
         }

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use api::forward::Binding;
 use api::rpc::{
-    AllowListAddResult, AllowListDeleteResult, AllowListParams, CloseParams, Code, ExecParams, Failure, LogResult, PortForwardParams, PortForwardResult, StatusResult,
+    AllowListAddResult, AllowListDeleteResult, AllowListParams, CloseParams, Code, ExecParams, Failure,
+    LogResult, PortForwardParams, PortForwardResult, StatusResult,
 };
 use api::{Explain, Kind};
 use base64::Engine as _;

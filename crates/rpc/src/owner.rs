@@ -138,7 +138,8 @@ impl Host for Owned {
             let follower = self.sandbox.log().follow().map_err(failed)?;
             tokio::spawn(pass_on(follower, writer, until(self.end.clone())));
         } else {
-            let content = sandbox::log::read(self.sandbox.directory(), sandbox::log::OUTPUT).map_err(failed)?;
+            let content =
+                sandbox::log::read(self.sandbox.directory(), sandbox::log::OUTPUT).map_err(failed)?;
             tokio::spawn(async move { writer.write_all(&content).await });
         }
         Ok(reader)

@@ -69,11 +69,7 @@ pub(crate) async fn detach(
     detached
 }
 
-async fn hand_over(
-    created: Created,
-    secrets: &Values,
-    signals: &mut Signals,
-) -> Result<Detached, Failure> {
+async fn hand_over(created: Created, secrets: &Values, signals: &mut Signals) -> Result<Detached, Failure> {
     let failed = |error| Failure::io("cannot start the sandbox's owner", error);
     let lock = created.lock().map_err(failed)?;
     let handed_over = handed_over::write(secrets).map_err(failed)?;

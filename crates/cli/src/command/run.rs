@@ -22,9 +22,9 @@ use sandbox::{Blueprint, Created, Site};
 use crate::command::owner::{self as detached, Detached};
 use crate::command::pull::{self, Policy};
 use crate::failure::{Failure, Outcome};
-use crate::owner::Machinery;
 use crate::hosts::hostname;
 use crate::network::{self, ReachArgs, Values};
+use crate::owner::Machinery;
 use crate::session::Connection;
 use crate::{environment, host, output, owner, sandboxes, signals, terminal};
 
@@ -220,7 +220,9 @@ fn meaning(args: &Args) -> Result<(SandboxSpec, Values), Failure> {
     terminal::check(args.tty, args.interactive)?;
     let (reach, secrets) = args.reach.meaning(network::from_environment)?;
     if args.no_network && reach != NetworkSpec::default() {
-        return Err(Failure::usage("--no-network cannot be combined with hosts, secrets, rules or --network-intercept"));
+        return Err(Failure::usage(
+            "--no-network cannot be combined with hosts, secrets, rules or --network-intercept",
+        ));
     }
     let spec = SandboxSpec {
         image: args.image.familiar(),

@@ -8,7 +8,7 @@ use api::event::NetworkEvent;
 use policy::Denial;
 use policy::host::{Authority, Host, HostName};
 
-use crate::report::Reporter;
+use crate::report::{self, Reporter};
 use crate::tunnel::{End, Outcome};
 use crate::upstream::DialError;
 
@@ -77,16 +77,9 @@ impl Record {
     }
 
     fn denial(&self, denial: &Denial) -> NetworkEvent {
-        let code = denial.reason.code();
-        NetworkEvent {
-            blocked: true,
-            block_reason: Some(denial.to_string()),
-            rule: Some(
-                denial.rule.as_ref().map_or_else(|| code.to_owned(), |rule| format!("{code}: {rule}")),
-            ),
-            host: denial.host.clone(),
-            ..self.event()
-        }
+        let mut event = NetworkEvent { host: denial.host.clone(), ..self.event() };
+        report::refused(&mut event, denial);
+        event
     }
 
     fn event(&self) -> NetworkEvent {

@@ -24,11 +24,11 @@ pub(super) fn failed(error: &SendError, host: &str) -> Response<Answer> {
         SendError::Connect(ConnectError::TimedOut) => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
     };
-    bad_gateway(status, causes(error), host)
+    bad_gateway(status, &causes(error), host)
 }
 
 /// An upstream whose answer cannot go on.
-pub(super) fn bad_gateway(status: StatusCode, error: String, host: &str) -> Response<Answer> {
+pub(super) fn bad_gateway(status: StatusCode, error: &str, host: &str) -> Response<Answer> {
     let mut body = json!({ "error": format!("{host}: {error}"), "host": host }).to_string().into_bytes();
     body.push(b'\n');
     of(status, body)

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use policy::body::{MAX_WHOLE, Whole};
 use policy::request::{Cleared, Context, Exchange, Sent, Verdict};
 use policy::response::{BodyPlan, Coding, ResponsePlan, ResponseVerdict};
@@ -42,6 +44,9 @@ pub(super) struct Shared {
     pub(super) control: Arc<Control>,
     /// What the connection becomes after an upgrade.
     pub(super) tunnel: Mutex<Option<BoxFuture<'static, ()>>>,
+    /// The last upgrade that was asked for and not granted: hyper leaves the end of such a connection to
+    /// whoever holds this.
+    pub(super) refused: Mutex<Option<OnUpgrade>>,
 }
 
 /// Why there is no answer of an upstream.
@@ -61,13 +66,17 @@ impl From<Denial> for Failure {
 struct Flight {
     permit: Permit,
     record: Record,
-    upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// It asked to become a WebSocket.
+    upgrades: bool,
 }
 
 impl Shared {
     /// Answers a request.
     pub(super) async fn handle(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Answer> {
-        let upgrade = hyper::upgrade::on(&mut request);
+        if request.headers().contains_key(header::UPGRADE) {
+            let upgrade = hyper::upgrade::on(&mut request);
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+        }
         let (parts, body) = request.into_parts();
         let port = self.destination.port();
         let scheme = if self.https.is_some() { "https" } else { "http" };
@@ -75,12 +84,12 @@ impl Shared {
             Some(host) => host.to_string(),
             None => self.destination.ip().to_string(),
         };
-        let record = Record::new(self.reporter.clone(), &parts, scheme, host.clone(), port);
+        let record = Record::new(self.reporter.clone(), &parts, scheme, host, port);
         let waits = parts.headers.contains_key(header::EXPECT);
         let policy = self.policy.borrow().clone();
         let context = Context { https: self.https.clone(), port };
         let answered = match self.decide(Exchange::begin(&policy, parts, &context)).await {
-            Ok(cleared) => self.forward(*cleared, body, upgrade, &record).await,
+            Ok(cleared) => self.forward(*cleared, body, &record).await,
             Err(denial) => {
                 if !waits {
                     tokio::spawn(drain(body));
@@ -88,13 +97,13 @@ impl Shared {
                 Err(Failure::Denied(denial))
             }
         };
-        let response = answered.unwrap_or_else(|failure| self.explain(failure, &host, &record));
+        let response = answered.unwrap_or_else(|failure| self.explain(failure, &record));
         record.status(response.status());
         response
     }
 
     /// The answer to the guest where there is none of an upstream.
-    fn explain(&self, failure: Failure, host: &str, record: &Record) -> Response<Answer> {
+    fn explain(&self, failure: Failure, record: &Record) -> Response<Answer> {
         match failure {
             Failure::Denied(denial) => {
                 record.denied(&denial);
@@ -112,11 +121,11 @@ impl Shared {
             }
             Failure::Send(error) => {
                 record.failed(causes(&error));
-                answer::failed(&error, host)
+                answer::failed(&error, &record.known_host())
             }
             Failure::Body(error) => {
                 record.failed(error.clone());
-                answer::bad_gateway(StatusCode::BAD_GATEWAY, error, host)
+                answer::bad_gateway(StatusCode::BAD_GATEWAY, &error, &record.known_host())
             }
         }
     }
@@ -167,7 +176,6 @@ impl Shared {
         &self,
         cleared: Cleared,
         body: Incoming,
-        upgrade: hyper::upgrade::OnUpgrade,
         record: &Record,
     ) -> Result<Response<Answer>, Failure> {
         let permit = cleared.permit().clone();
@@ -186,8 +194,7 @@ impl Shared {
             denial = watch() => return Err(Failure::Denied(denial)),
             received = received => received?,
         };
-        let flight =
-            Flight { permit: permit.clone(), record: record.clone(), upgrade: upgrades.then_some(upgrade) };
+        let flight = Flight { permit: permit.clone(), record: record.clone(), upgrades };
         // Bodies that are read as a whole and callbacks take time, too.
         tokio::select! {
             biased;
@@ -206,11 +213,15 @@ impl Shared {
         let upstream = hyper::upgrade::on(&mut response);
         let (parts, body) = response.into_parts();
         let is_upgraded = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-        let Flight { permit, record, upgrade } = flight;
+        let Flight { permit, record, upgrades } = flight;
         let plan = self.decide_response(sent.response(parts)).await?;
-        let ResponsePlan { parts, body: body_plan, masker } = *plan;
+        let ResponsePlan { mut parts, body: body_plan, masker } = *plan;
+        // The guest's connection has its own.
+        parts.version = Version::HTTP_11;
         if is_upgraded {
-            let guest = upgrade.ok_or_else(|| Failure::Body("it upgraded without being asked".to_owned()))?;
+            let guest = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let guest = guest.filter(|_| upgrades);
+            let guest = guest.ok_or_else(|| Failure::Body("it upgraded without being asked".to_owned()))?;
             let scanner = self.policy.borrow().secrets().leak_scanner(&permit);
             let revoked = revoked(self.policy.clone(), &permit);
             let tunnel = Tunnel { guest, upstream, permit, scanner, revoked, record, lease };
@@ -227,6 +238,10 @@ impl Shared {
             }))
         };
         let answer = match body_plan {
+            BodyPlan::Empty => {
+                lease.give_back();
+                Answer::whole(Vec::new())
+            }
             BodyPlan::AsIs => relay(Source::AsIs(body), lease),
             BodyPlan::Stream(codings, filter) => {
                 let changed = Changed::new(Decoded::new(body, &codings), filter);
@@ -239,7 +254,7 @@ impl Shared {
                     masker.headers(trailers);
                 }
                 record.received(body.len());
-                Answer::Whole(Some(body.into()), trailers)
+                Answer::Whole(Some(body.into()).filter(|body: &Bytes| !body.is_empty()), trailers)
             }
             BodyPlan::Set(body) => {
                 record.received(body.len());
@@ -251,6 +266,7 @@ impl Shared {
 
     /// Grants an upgrade, and makes the tunnel that the connection becomes.
     fn upgrade(&self, mut parts: http::response::Parts, tunnel: Tunnel) -> Response<Answer> {
+        parts.headers.remove(header::CONTENT_LENGTH);
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(tunnel.run()));
@@ -287,7 +303,7 @@ async fn drain(mut body: Incoming) {
     use http_body_util::BodyExt as _;
     let mut left = MAX_DRAINED;
     while let Some(Ok(frame)) = body.frame().await {
-        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, bytes::Bytes::len)) else { return };
+        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
         left = rest;
     }
 }

@@ -11,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::guard::{Guard, Violation};
 
-/// Bytes read at a time where the guard looks at them.
-const CHUNK: usize = 16 * 1024;
+/// Bytes read at a time: what must be initialised for it.
+const CHUNK: usize = 64 * 1024;
 
-/// Bytes read at a time where they pass whatever they are.
-const MAX_DIRECT: usize = 64 * 1024;
+/// The most memory that a connection keeps while nothing is in it.
+const KEEP: usize = 4 * 1024;
 
 /// What whoever serves the connection has to say and to know.
 #[derive(Debug, Default)]
@@ -47,8 +47,6 @@ pub(super) struct Guarded<S> {
     io: S,
     control: Arc<Control>,
     guard: Guard,
-    /// Read of the guest, not yet looked at.
-    chunk: Box<[u8]>,
     /// Looked at, not yet given on, from `at`.
     passed: Vec<u8>,
     at: usize,
@@ -71,7 +69,6 @@ impl<S> Guarded<S> {
             io,
             control,
             guard: Guard::default(),
-            chunk: vec![0; CHUNK].into(),
             passed: Vec::new(),
             at: 0,
             is_raw: false,
@@ -87,6 +84,7 @@ impl<S> Guarded<S> {
         self.at += count;
         if self.at == self.passed.len() {
             self.passed.clear();
+            self.passed.shrink_to(KEEP);
             self.at = 0;
         }
         count > 0
@@ -108,15 +106,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             // What needs no look goes straight through.
             let free = usize::try_from(this.guard.free()).unwrap_or(usize::MAX);
             if free > 0 {
-                let mut some =
-                    ReadBuf::new(to.initialize_unfilled_to(free.min(to.remaining()).min(MAX_DIRECT)));
+                let mut some = ReadBuf::new(to.initialize_unfilled_to(free.min(to.remaining()).min(CHUNK)));
                 ready!(Pin::new(&mut this.io).poll_read(cx, &mut some))?;
                 let count = some.filled().len();
                 to.advance(count);
                 this.guard.passed(count as u64);
                 return Poll::Ready(Ok(()));
             }
-            let mut chunk = ReadBuf::new(&mut this.chunk);
+            // What is looked at is read into the same memory, and written there again if it may pass.
+            let mut chunk = ReadBuf::new(to.initialize_unfilled_to(to.remaining().min(CHUNK)));
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut chunk))?;
             let bytes = chunk.filled();
             if bytes.is_empty() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::hook::{HookReply, HookRequest};
 use policy::request::HookFailure;
+use serde_json::{Map, Value};
 use tokio::io::AsyncBufReadExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -31,7 +32,17 @@ async fn call(socket: &Path, request: &HookRequest) -> Result<HookReply, HookFai
     if line.len() as u64 > MAX_ANSWER {
         return Err(HookFailure::TooLong);
     }
-    serde_json::from_slice(&line).map_err(|_| HookFailure::Nonsense("what is no answer"))
+    parse(&line).ok_or(HookFailure::Nonsense("what is no answer"))
+}
+
+/// An answer, its parts objects: serde would take an array for a structure, and an empty one for "go on".
+fn parse(line: &[u8]) -> Option<HookReply> {
+    let answer: Map<String, Value> = serde_json::from_slice(line).ok()?;
+    let mut parts = ["request", "response"].iter().filter_map(|part| answer.get(*part));
+    if !parts.all(|part| part.is_object() || part.is_null()) {
+        return None;
+    }
+    serde_json::from_value(Value::Object(answer)).ok()
 }
 
 async fn exchange(socket: &Path, line: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::body::Upload;
 use super::{CONNECTION_WINDOW, MAX_HEADER_LIST, STREAM_WINDOW};
-use crate::connect::{Alpn, Connect, ConnectError, Io};
+use crate::connect::{Alpn, Connect, ConnectError, Connected};
 
 /// The most idle connections kept: a guest that goes from host to host must not hold all of them.
 const MAX_IDLE: usize = 8;
@@ -48,7 +49,7 @@ pub(super) struct Pool {
     tls: bool,
     /// What the guest speaks.
     alpn: Alpn,
-    first: Mutex<Option<(Permit, Box<dyn Io>, Alpn)>>,
+    first: Mutex<Option<(Permit, Connected)>>,
     idle: Mutex<Vec<(Key, Http1)>>,
     /// Held while a connection is made, so that the first requests of a guest do not each make one.
     shared: tokio::sync::Mutex<Vec<(Key, Http2)>>,
@@ -82,8 +83,15 @@ impl Drop for Driver {
 pub(super) struct Lease(Leased);
 
 enum Leased {
-    Http1 { pool: Arc<Pool>, key: Key, connection: Http1 },
-    Http2(#[expect(dead_code, reason = "it keeps the connection alive")] Arc<Driver>),
+    Http1 {
+        pool: Arc<Pool>,
+        key: Key,
+        connection: Http1,
+    },
+    /// Only to keep the connection alive.
+    Http2 {
+        _driver: Arc<Driver>,
+    },
 }
 
 impl Lease {
@@ -111,7 +119,7 @@ impl Pool {
         connect: Arc<dyn Connect>,
         tls: bool,
         alpn: Alpn,
-        first: Option<(Permit, Box<dyn Io>, Alpn)>,
+        first: Option<(Permit, Connected)>,
     ) -> Arc<Self> {
         Arc::new(Self {
             connect,
@@ -148,7 +156,7 @@ impl Pool {
                 Connection::Http2(mut connection) => {
                     for_http2(&mut request, &target);
                     let sent = connection.sender.try_send_request(request).await;
-                    (sent, Leased::Http2(connection.driver))
+                    (sent, Leased::Http2 { _driver: connection.driver })
                 }
             };
             match sent {
@@ -202,21 +210,21 @@ impl Pool {
         }
     }
 
-    fn take_first(&self, permit: &Permit, upgrade: bool) -> Option<(Box<dyn Io>, Alpn)> {
+    fn take_first(&self, permit: &Permit, upgrade: bool) -> Option<Connected> {
         let mut first = lock(&self.first);
-        let (made_for, _, alpn) = first.as_ref()?;
+        let (made_for, (_, alpn)) = first.as_ref()?;
         let fits = made_for.host() == permit.host() && made_for.port() == permit.port();
         if !fits || (upgrade && *alpn == Alpn::Http2) {
             return None;
         }
-        first.take().map(|(_, io, alpn)| (io, alpn))
+        first.take().map(|(_, connected)| connected)
     }
 
     async fn make(
         &self,
         permit: &Permit,
         upgrade: bool,
-        first: Option<(Box<dyn Io>, Alpn)>,
+        first: Option<Connected>,
     ) -> Result<Connection, SendError> {
         let alpn = if upgrade { Alpn::Http1 } else { self.alpn };
         let (io, alpn) = match first {
@@ -259,6 +267,7 @@ fn for_http1(request: &mut Request<Upload>, target: &Uri, upgrade: bool) {
     *request.version_mut() = Version::HTTP_11;
     let path = target.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(path);
+    let (method, is_empty) = (request.method().clone(), request.body().is_end_stream());
     let headers = request.headers_mut();
     if let Some(Ok(authority)) = target.authority().map(|authority| authority.as_str().parse()) {
         headers.insert(header::HOST, authority);
@@ -270,6 +279,10 @@ fn for_http1(request: &mut Request<Upload>, target: &Uri, upgrade: bool) {
             cookies.set_sensitive(true);
             headers.insert(header::COOKIE, cookies);
         }
+    }
+    if is_empty && [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
+        // Many servers want to hear it (RFC 9110, 8.6).
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     if upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -10,7 +10,7 @@ use http::header;
 use http::request::Parts;
 use policy::Denial;
 
-use crate::report::Reporter;
+use crate::report::{self, Reporter};
 
 /// The longest URL in an event, bytes. Stops a guest from filling the log.
 const MAX_URL: usize = 2048;
@@ -62,6 +62,11 @@ impl Record {
         self.change(|event| (event.host, event.port) = (host, port));
     }
 
+    /// Whom it is for, as far as that is known.
+    pub(super) fn known_host(&self) -> String {
+        self.0.event.lock().unwrap_or_else(PoisonError::into_inner).host.clone()
+    }
+
     /// The status of the answer to the guest.
     pub(super) fn status(&self, status: http::StatusCode) {
         self.change(|event| event.status_code = status.as_u16());
@@ -70,10 +75,7 @@ impl Record {
     /// It was refused.
     pub(super) fn denied(&self, denial: &Denial) {
         self.change(|event| {
-            event.blocked = true;
-            event.block_reason = Some(denial.message());
-            let code = denial.reason.code();
-            event.rule = Some(denial.rule.as_ref().map_or(code.to_owned(), |rule| format!("{code}: {rule}")));
+            report::refused(event, denial);
             if !denial.host.is_empty() {
                 (event.host, event.port) = (denial.host.clone(), denial.port);
             }

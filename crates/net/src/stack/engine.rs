@@ -22,6 +22,7 @@ use super::device::Port;
 use super::filter::{self, Dropped, Frame, Kind, Segment};
 use super::flow::{FLOWS, Flow, Key, Phase, State};
 use super::inbox::{Inbox, LinkError};
+use super::last;
 use super::outbox::Outbox;
 use super::shared::{Share, Shared};
 use super::stream::Syn;
@@ -184,9 +185,9 @@ impl Core {
         let key = Key { port: segment.source.port(), destination: segment.destination };
         let Some(flow) = self.flows.get(&key).cloned() else {
             match segment.kind {
-                Kind::Open => self.open(key, segment)?,
+                Kind::Open { sequence } => self.open(key, segment, sequence)?,
                 Kind::Reset => {}
-                Kind::Other => {
+                Kind::Last | Kind::Other => {
                     let mut port = Port::new(Some(segment.packet), out, self.shared.mtu);
                     self.interface.poll_ingress_single(moment, &mut port, &mut self.nobody);
                 }
@@ -195,35 +196,48 @@ impl Core {
         };
         let mut guard = flow.lock();
         let state = &mut *guard;
-        match &mut state.phase {
-            Phase::Open(connection) => {
-                let mut port = Port::new(Some(segment.packet), out, self.shared.mtu);
-                self.interface.poll_ingress_single(moment, &mut port, &mut connection.set);
+        match (&mut state.phase, segment.kind) {
+            // A guest that has forgotten the old connection, by a reset of its own or a restored snapshot.
+            (Phase::Open(_), Kind::Open { sequence }) if sequence != state.sequence => {
+                self.forget(&flow, state);
+                drop(guard);
+                flow.end().wake();
+                self.open(key, segment, sequence)?;
+            }
+            (Phase::Open(connection), kind) => {
+                let parts = if kind == Kind::Last { last::split(segment.packet) } else { None };
+                let (first, second) = match &parts {
+                    Some([data, fin]) => (&data[..], Some(&fin[..])),
+                    None => (segment.packet, None),
+                };
+                for packet in std::iter::once(first).chain(second) {
+                    let mut port = Port::new(Some(packet), out, self.shared.mtu);
+                    self.interface.poll_ingress_single(moment, &mut port, &mut connection.set);
+                }
                 list(&mut self.listed, &flow, state);
             }
-            Phase::Pending(syn) => match segment.kind {
-                // The latest one: the guest may have given up and begun again.
-                Kind::Open => *syn = segment.packet.into(),
-                Kind::Reset => {
-                    state.phase = Phase::Over;
-                    self.forget(&flow, state);
-                }
-                Kind::Other => {}
-            },
-            // About to be answered.
-            Phase::Refused(_) | Phase::Accepted(..) | Phase::Over => {}
+            // The latest one: the guest may have given up and begun again.
+            (Phase::Pending(syn), Kind::Open { sequence }) => {
+                *syn = segment.packet.into();
+                state.sequence = sequence;
+            }
+            (Phase::Pending(_), Kind::Reset) => {
+                state.phase = Phase::Over;
+                self.forget(&flow, state);
+            }
+            // Not answered yet, or about to be.
+            (Phase::Pending(_) | Phase::Refused(_) | Phase::Accepted(..) | Phase::Over, _) => {}
         }
         Ok(())
     }
 
     /// Hands up a wish to connect.
-    fn open(&mut self, key: Key, segment: &Segment<'_>) -> Result<(), Dropped> {
+    fn open(&mut self, key: Key, segment: &Segment<'_>, sequence: i32) -> Result<(), Dropped> {
         let share =
             Share::take(&self.shared, |shared| &shared.pending, 1, PENDING).ok_or(Dropped::Pending)?;
         let of_flows = Share::take(&self.shared, |shared| &shared.flows, 1, FLOWS).ok_or(Dropped::Flows)?;
         self.numbers += 1;
-        let flow = Flow::new(segment.source, segment.destination, self.numbers, segment.packet, of_flows);
-        let flow = Arc::new(flow);
+        let flow = Arc::new(Flow::new(segment, sequence, self.numbers, of_flows));
         self.flows.insert(key, flow.clone());
         match self.tcp.try_send(Syn::new(flow, self.shared.clone(), share)) {
             Err(mpsc::error::TrySendError::Full(syn)) => {

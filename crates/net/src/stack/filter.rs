@@ -62,9 +62,14 @@ pub struct Segment<'f> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Opens it: a well-formed SYN, without data, its checksum verified.
-    Open,
+    Open {
+        /// Where its bytes are counted from. Tells a new connection from one that is asked for again.
+        sequence: i32,
+    },
     /// Breaks it off; its checksum is verified.
     Reset,
+    /// Carries data and says that they are the last; its checksum is verified.
+    Last,
     /// Anything else. Its checksum is verified by the TCP implementation.
     Other,
 }
@@ -284,13 +289,13 @@ fn tcp<'f>(packet: &'f [u8], payload: &'f [u8], ends: (IpAddr, IpAddr)) -> Resul
     if segment.src_port() == 0 || segment.dst_port() == 0 {
         return Err(Dropped::Malformed);
     }
-    let kind = match (segment.syn(), segment.rst()) {
-        (true, _) if segment.ack() || segment.fin() || segment.rst() || !segment.payload().is_empty() => {
-            return Err(Dropped::Flags);
-        }
-        (true, _) => Kind::Open,
-        (false, true) => Kind::Reset,
-        (false, false) => Kind::Other,
+    let data = !segment.payload().is_empty();
+    let kind = match (segment.syn(), segment.rst(), segment.fin()) {
+        (true, false, false) if !data && !segment.ack() => Kind::Open { sequence: segment.seq_number().0 },
+        (true, ..) => return Err(Dropped::Flags),
+        (false, true, _) => Kind::Reset,
+        (false, false, true) if data => Kind::Last,
+        (false, false, _) => Kind::Other,
     };
     if kind != Kind::Other {
         let (source, destination) = (IpAddress::from(ends.0), IpAddress::from(ends.1));

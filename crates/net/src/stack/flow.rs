@@ -11,6 +11,7 @@ use smoltcp::socket::tcp;
 use smoltcp::time::Duration;
 use smoltcp::wire::IpListenEndpoint;
 
+use super::filter::Segment;
 use super::shared::{Share, Shared};
 
 /// Connections that there may be. Each costs memory and a task: more is a guest that wants to exhaust them.
@@ -20,8 +21,8 @@ const BUFFERS: usize = 96 * 1024 * 1024;
 /// The part of what is left of them that a new connection gets for each direction.
 const PART: usize = 128;
 /// Bytes buffered each way by a connection when there are few: enough to keep the link busy while the
-/// other side is not scheduled.
-const LARGEST: usize = 512 * 1024;
+/// other side is not scheduled. Just below a power of two, where windows are rounded to fewer bytes.
+const LARGEST: usize = 508 * 1024;
 /// The same when there are many.
 const SMALLEST: usize = 32 * 1024;
 /// How long a connection is silent before the guest is asked whether it still knows of it.
@@ -49,6 +50,8 @@ pub(super) struct Flow {
 
 pub(super) struct State {
     pub(super) phase: Phase,
+    /// Where the guest counts its bytes from.
+    pub(super) sequence: i32,
     /// Who waits for bytes or the end of them.
     pub(super) reader: Option<Waker>,
     /// Who waits for room.
@@ -90,20 +93,15 @@ pub(super) struct Connection {
 }
 
 impl Flow {
-    pub(super) fn new(
-        source: SocketAddr,
-        destination: SocketAddr,
-        number: u64,
-        syn: &[u8],
-        share: Share,
-    ) -> Self {
+    pub(super) fn new(segment: &Segment<'_>, sequence: i32, number: u64, share: Share) -> Self {
         Self {
-            source,
-            destination,
+            source: segment.source,
+            destination: segment.destination,
             number,
             noted: AtomicBool::new(false),
             state: Mutex::new(State {
-                phase: Phase::Pending(syn.into()),
+                phase: Phase::Pending(segment.packet.into()),
+                sequence,
                 reader: None,
                 writer: None,
                 shut: false,

@@ -1,6 +1,7 @@
 //! The stack against a guest in the same process: an honest one with a TCP/IP of its own, and one that
 //! sends whatever frames it likes.
 
+pub(super) mod frames;
 mod guest;
 mod hostile;
 mod limits;

@@ -230,7 +230,8 @@ impl Policy {
         port: Option<u16>,
         name: Option<&HostName>,
     ) -> Result<(), (Reason, &'static str)> {
-        let Some(range) = Range::of(address) else { return Ok(()) };
+        let own = Range::of_own(address, &self.0.own_addresses);
+        let Some(range) = own.or_else(|| Range::of(address)) else { return Ok(()) };
         let added = || self.0.added_hosts.iter().any(|(ip, added)| *ip == address && Some(added) == name);
         let mut entries = self.0.allowed.iter().chain(self.0.secrets.entries().map(|(_, entry)| entry));
         if (!self.0.block_private_ips && !range.own)

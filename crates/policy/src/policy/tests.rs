@@ -284,6 +284,29 @@ fn this_host_is_not_reached_because_private_addresses_are_allowed() {
 }
 
 #[test]
+fn the_hosts_own_public_address_is_not_reached_unless_it_is_named() {
+    let own = |spec: &NetworkSpec, add_hosts: &[(&str, &str)]| {
+        compile_with(spec, add_hosts).with_own_addresses([ip("9.9.9.9"), ip("2606::9"), ip("192.168.0.9")])
+    };
+    let spec = NetworkSpec { block_private_ips: false, ..allowing(&["good.example"]) };
+    for policy in [own(&NetworkSpec::default(), &[]), own(&allowing(&["*"]), &[]), own(&spec, &[])] {
+        for address in
+            ["9.9.9.9", "2606::9", "::ffff:9.9.9.9", "64:ff9b::9.9.9.9", "2002:909:909::1", "192.168.0.9"]
+        {
+            assert_eq!(admit(&policy, "good.example", 80, address), Err("private_address"), "{address}");
+            assert_eq!(host(&policy, address, 80), Err("private_address"), "{address}");
+        }
+        assert_eq!(admit(&policy, "good.example", 80, "9.9.9.10"), Ok(()));
+        let listed = policy.add(&entries(&["good.example", "9.9.9.9"]));
+        assert_eq!(admit(&listed, "good.example", 80, "9.9.9.9"), Ok(()));
+    }
+    let block = own(&allowing(&["9.9.9.0/24"]), &[]);
+    assert_eq!(host(&block, "9.9.9.9", 80), Err("private_address"));
+    let added = own(&spec, &[("good.example", "9.9.9.9")]);
+    assert_eq!(admit(&added, "good.example", 80, "9.9.9.9"), Ok(()));
+}
+
+#[test]
 fn a_shared_address_is_reached_only_through_a_name_that_is_allowed() {
     let policy = sealed(&["good.example"]);
     assert_eq!(

@@ -14,6 +14,7 @@ use crate::secret::Masker;
 /// A request that may be sent to its host, with values of secrets in it. Only the checks make one.
 pub struct Cleared {
     parts: Parts,
+    has_values: bool,
     sent: Sent,
 }
 
@@ -38,6 +39,12 @@ impl Cleared {
     #[must_use]
     pub fn is_upgrade(&self) -> bool {
         self.sent.upgrade
+    }
+
+    /// Whether values of secrets were put in.
+    #[must_use]
+    pub fn has_values(&self) -> bool {
+        self.has_values
     }
 
     /// The head to be sent, and what is needed for the response. The target is absolute, without a `Host`;
@@ -72,7 +79,8 @@ impl Exchange {
             // Compressed frames could not be looked into.
             headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
         }
-        self.policy.secrets().substitute(&self.permit, self.https, &mut headers, &path, &mut query)?;
+        let has_values =
+            self.policy.secrets().substitute(&self.permit, self.https, &mut headers, &path, &mut query)?;
         let uri = uri(&self.permit, self.https, &path, query.as_deref()).ok_or(malformed)?;
         let mut request = Request::new(());
         *request.method_mut() = method;
@@ -80,7 +88,7 @@ impl Exchange {
         *request.headers_mut() = headers;
         let (parts, ()) = request.into_parts();
         let Self { policy, permit, host, upgrade, .. } = self;
-        Ok(Cleared { parts, sent: Sent { policy, permit, host, head, upgrade, masker } })
+        Ok(Cleared { parts, has_values, sent: Sent { policy, permit, host, head, upgrade, masker } })
     }
 }
 

@@ -146,6 +146,17 @@ fn what_is_not_allowed_is_refused() {
 }
 
 #[test]
+fn a_target_is_a_path() {
+    let policy = policy(vec![]);
+    let star = |method| Request::builder().method(method).uri("*").header("host", "other.example");
+    let (sent, _) =
+        cleared(Exchange::begin(&policy, parts(star("OPTIONS")), &tls("other.example"))).into_parts();
+    assert_eq!(sent.uri.path(), "*");
+    let denial = denied(Exchange::begin(&policy, parts(star("GET")), &tls("other.example")));
+    assert_eq!(denial.reason.code(), "malformed_request");
+}
+
+#[test]
 fn what_belongs_to_one_connection_goes_no_further() {
     let request = get("/")
         .header("host", "other.example")

@@ -117,7 +117,7 @@ fn request(policy: &Policy, args: &Args, https: bool, mut answer: Answer) -> Res
             let id = &question.request().callback_id;
             answer.notes.push(format!("the client is asked about it, as {id}, and may refuse or change it"));
         }
-        Verdict::Forward(cleared) if cleared.has_secrets() => {
+        Verdict::Forward(cleared) if cleared.has_values() => {
             answer.notes.push("values of secrets take the place of their placeholders".to_owned());
         }
         Verdict::Forward(_) => {}

@@ -85,7 +85,8 @@ fn show(report: &Report) -> Outcome {
     if code != 0 || report.allow_hosts.is_empty() {
         return Ok(code);
     }
-    let flags: Vec<String> = report.allow_hosts.iter().map(|host| format!("--allow-host {}", quoted(host))).collect();
+    let flags: Vec<String> =
+        report.allow_hosts.iter().map(|host| format!("--allow-host {}", quoted(host))).collect();
     output::line(&format!("\nTo allow what was denied: {}", flags.join(" ")))
 }
 
@@ -98,11 +99,8 @@ fn quoted(host: &str) -> String {
 fn each(events: &[Event], json: bool) -> Outcome {
     let mut text = String::new();
     for event in events {
-        let line = if json {
-            serde_json::to_string(event).expect("our own types serialize")
-        } else {
-            shown(event)
-        };
+        let line =
+            if json { serde_json::to_string(event).expect("our own types serialize") } else { shown(event) };
         text.push_str(&line);
         text.push('\n');
     }

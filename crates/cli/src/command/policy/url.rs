@@ -52,7 +52,8 @@ impl Url {
     /// The head of a request for it.
     pub(super) fn request(&self, method: &str, headers: &[String]) -> Result<Parts, Failure> {
         let authority = Authority { host: self.host.clone(), port: Some(self.port) };
-        let mut request = Request::builder().method(method).uri(&self.path).header("host", authority.to_string());
+        let mut request =
+            Request::builder().method(method).uri(&self.path).header("host", authority.to_string());
         for header in headers {
             let wrong = || Failure::usage(format!("--header {header:?} is not NAME: VALUE"));
             let (name, value) = header.split_once(':').ok_or_else(wrong)?;
@@ -73,7 +74,13 @@ mod tests {
         assert_eq!(url("example.com").unwrap().port, 443);
         assert_eq!(url("http://example.com?q=1").unwrap().path, "/?q=1");
         assert_eq!(url("https://[2001:db8::1]:8443/a#b").unwrap().path, "/a");
-        for wrong in ["tcp://example.com", "ftp://example.com", "https://", "https://user@example.com", "https://127.1"] {
+        for wrong in [
+            "tcp://example.com",
+            "ftp://example.com",
+            "https://",
+            "https://user@example.com",
+            "https://127.1",
+        ] {
             assert!(url(wrong).is_err(), "{wrong}");
         }
     }

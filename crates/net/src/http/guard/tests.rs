@@ -151,7 +151,7 @@ fn nothing_grows_for_ever() {
     assert_eq!(through(&[chunked, b"1;", &long]).1, Err(Violation::Chunk));
     let trailers = "X-A: b\r\n".repeat(MAX_FIELDS + 1);
     assert_eq!(through(&[chunked, b"0\r\n", trailers.as_bytes()]).1, Err(Violation::TooManyFields));
-    assert_eq!(through(&[chunked, b"0\r\n", &[b'a'; 20_000]]).1, Err(Violation::Trailers));
+    assert_eq!(through(&[chunked, b"0\r\n", &vec![b'a'; 20_000]]).1, Err(Violation::Trailers));
 }
 
 #[test]

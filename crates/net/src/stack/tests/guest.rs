@@ -49,7 +49,8 @@ impl Guest {
 
     /// Begins to connect.
     pub(super) fn connect(&mut self, to: &str) -> SocketHandle {
-        self.connect_sized(to, 256 * 1024)
+        // So small that windows need no scaling: smoltcp loses data before a FIN when it rounds them.
+        self.connect_sized(to, 65_535)
     }
 
     /// The same with buffers of that many bytes.
@@ -166,6 +167,20 @@ impl Guest {
             if !self.card.inbox.fill(&self.card.link).unwrap() {
                 let mut ready = [PollFd::new(&self.card.link, PollFlags::IN)];
                 let _ = poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 }));
+            }
+        }
+    }
+
+    /// Throws away what comes, until nothing more does.
+    pub(super) fn drain(&mut self) {
+        let mut quiet = 0;
+        while quiet < 3 {
+            while self.card.inbox.next().unwrap().is_some() {}
+            if self.card.inbox.fill(&self.card.link).unwrap() {
+                quiet = 0;
+            } else {
+                quiet += 1;
+                std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
     }

@@ -1,1 +1,321 @@
+//! A guest that sends whatever it likes, from the outside: the stack lives on, and the next honest
+//! connection works. What exactly is dropped is in the tests of the filter.
 
+use std::io::Write;
+use std::net::SocketAddr;
+
+use smoltcp::wire::{EthernetFrame, EthernetProtocol, Ipv4Packet, TcpControl, TcpPacket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::frames::{self, Segment, guest as end};
+use super::{DEFAULT_MTU, Dropped, Guest, Host, bed};
+use crate::addresses::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST_MAC, GUEST_V4};
+use crate::stack::engine::PENDING;
+use crate::stack::{LinkError, Syn};
+
+const V4: &str = "192.0.2.7:80";
+
+fn to(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// Says hello to every connection, and ends with it.
+async fn hello(syn: Syn) {
+    let mut stream = syn.accept();
+    let _ = stream.write_all(b"hello").await;
+    let mut buffer = [0; 4096];
+    while let Ok(1..) = stream.read(&mut buffer).await {}
+    let _ = stream.shutdown().await;
+}
+
+fn works(guest: &mut Guest) {
+    for to in ["198.51.100.1:80", "[2001:db8::1]:80"] {
+        let handle = guest.connected(to);
+        assert_eq!(guest.receive(handle, 5), b"hello");
+        guest.socket(handle).abort();
+        guest.idle(2);
+        guest.sockets.remove(handle);
+    }
+}
+
+/// A pseudo-random number; the same ones each time, so that a failure can be repeated.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 24
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+#[test]
+fn the_gateway_answers_for_itself() {
+    let (mut guest, _host) = bed(DEFAULT_MTU);
+    guest.frame(&frames::who_has_gateway());
+    let answer = guest.next_frame();
+    assert_eq!((&answer[..6], &answer[6..12]), (&GUEST_MAC[..], &GATEWAY_MAC[..]));
+    assert_eq!((&answer[22..28], &answer[28..32]), (&GATEWAY_MAC[..], &GATEWAY_V4.octets()[..]));
+    guest.frame(&frames::ping(GATEWAY_V4.into(), b"payload"));
+    let answer = guest.next_frame();
+    let packet = Ipv4Packet::new_checked(&answer[14..]).unwrap();
+    assert_eq!((packet.src_addr(), packet.dst_addr()), (GATEWAY_V4, GUEST_V4));
+    assert!(packet.verify_checksum() && packet.payload()[0] == 0 && packet.payload().ends_with(b"payload"));
+    guest.frame(&frames::solicit(crate::addresses::GUEST_V6, GATEWAY_V6));
+    let answer = guest.next_frame();
+    assert_eq!((answer[54], &answer[78 + 2..78 + 8]), (136, &GATEWAY_MAC[..]));
+    guest.frame(&frames::ping(GATEWAY_V6.into(), b"payload"));
+    let answer = guest.next_frame();
+    assert!(answer[54] == 129 && answer.ends_with(b"payload"));
+}
+
+#[test]
+fn it_answers_for_nobody_else() {
+    let (mut guest, host) = bed(DEFAULT_MTU);
+    let other = [100, 127, 255, 3].into();
+    let mut count = 0;
+    for asked in [GUEST_V4, other] {
+        guest.frame(&frames::arp(smoltcp::wire::ArpOperation::Request, (GUEST_MAC, GUEST_V4), asked));
+        count += 1;
+    }
+    guest.frame(&frames::solicit(crate::addresses::GUEST_V6, "fd6d:6174:6368::2".parse().unwrap()));
+    guest.frame(&frames::ping(frames::address("192.0.2.7"), b"outside"));
+    host.wait_dropped(Dropped::Arp, count);
+    host.wait_dropped(Dropped::Icmp, 1);
+    // The first answer is to this one.
+    guest.frame(&frames::ping(GATEWAY_V4.into(), b"inside"));
+    assert!(guest.next_frame().ends_with(b"inside"));
+}
+
+#[test]
+fn garbage_of_every_kind_leaves_no_trace() {
+    let (mut guest, mut host) = bed(DEFAULT_MTU);
+    host.serve(hello);
+    let mut chance = Chance(1);
+    let honest = [
+        Segment::syn(end(2000, to(V4)), to(V4)).frame(),
+        frames::udp(end(2000, to(V4)), to(V4), b"query"),
+        frames::who_has_gateway(),
+        frames::solicit(crate::addresses::GUEST_V6, GATEWAY_V6),
+        frames::ping(GATEWAY_V6.into(), b"ping"),
+    ];
+    for _ in 0..20_000 {
+        let mut frame = honest[chance.below(5) as usize].clone();
+        for _ in 0..chance.below(5) {
+            let at = chance.below(frame.len() as u64) as usize;
+            frame[at] = chance.next() as u8;
+        }
+        frame.truncate(1 + chance.below(frame.len() as u64) as usize);
+        guest.frame(&frame);
+        guest.poll();
+    }
+    works(&mut guest);
+}
+
+#[test]
+fn frames_longer_than_the_mtu_are_dropped() {
+    let (mut guest, mut host) = bed(1500);
+    host.serve(hello);
+    guest.frame(&frames::ping(GATEWAY_V4.into(), &[0; 60_000]));
+    guest.frame(&frames::ethernet(GATEWAY_MAC, GUEST_MAC, EthernetProtocol::Ipv4, &[0; 69_000]));
+    host.wait_dropped(Dropped::Malformed, 2);
+    works(&mut guest);
+}
+
+#[test]
+fn a_syn_flood_is_bounded_and_passes() {
+    let (mut guest, mut host) = bed(DEFAULT_MTU);
+    let flood = 20_000;
+    for number in 0..flood {
+        let destination = SocketAddr::new([203, 0, (number >> 8) as u8, number as u8].into(), 80);
+        guest.frame(&Segment::syn(end(number, destination), destination).frame());
+        guest.poll();
+    }
+    // Port 0 is not among them.
+    host.wait_dropped(Dropped::Pending, u64::from(flood) - 1 - PENDING as u64);
+    let incoming = host.incoming.as_mut().unwrap();
+    let mut syns = Vec::new();
+    while let Ok(syn) = incoming.tcp.try_recv() {
+        syns.push(syn);
+    }
+    assert_eq!(syns.len(), PENDING);
+    drop(syns);
+    host.serve(hello);
+    works(&mut guest);
+}
+
+#[test]
+fn segments_of_no_connection_are_reset() {
+    let (mut guest, _host) = bed(DEFAULT_MTU);
+    for control in [TcpControl::None, TcpControl::Psh, TcpControl::Fin] {
+        let mut stray = Segment::syn(end(2000, to(V4)), to(V4));
+        (stray.control, stray.acknowledged, stray.payload) = (control, Some(77), b"stray");
+        guest.frame(&stray.frame());
+        let answer = guest.next_frame();
+        assert!(segment(&answer).rst() && segment(&answer).seq_number().0 == 77);
+    }
+}
+
+#[test]
+fn wild_lengths_end_the_link() {
+    for length in [0_u32, 70_000, 0x7fff_ffff, u32::MAX] {
+        let (guest, mut host) = bed(DEFAULT_MTU);
+        guest.link().write_all(&length.to_be_bytes()).unwrap();
+        let mut incoming = host.incoming.take().unwrap();
+        assert!(host.runtime.block_on(incoming.tcp.recv()).is_none());
+        assert!(matches!(host.stack.fault(), Some(LinkError::Length { length: told }) if *told == length));
+    }
+}
+
+#[test]
+fn a_guest_that_never_reads_takes_no_more_than_its_share() {
+    let (mut guest, mut host) = bed(DEFAULT_MTU);
+    let ping = frames::ping(GATEWAY_V4.into(), &[7; 60_000]);
+    for _ in 0..500 {
+        guest.frame(&ping);
+    }
+    let replies = host.stack.replies();
+    let from = to("192.0.2.7:9");
+    let mut sent = 0;
+    while replies.send(from, end(9, from), vec![7; 60_000].into()) {
+        sent += 1;
+        assert!(sent < 100, "without a limit");
+    }
+    host.serve(hello);
+    // What was not dropped is dropped by this guest.
+    works(&mut guest);
+}
+
+fn segment(frame: &[u8]) -> TcpPacket<&[u8]> {
+    let frame = EthernetFrame::new_checked(frame).unwrap();
+    let packet = Ipv4Packet::new_checked(frame.payload()).unwrap();
+    TcpPacket::new_checked(packet.payload()).unwrap()
+}
+
+/// Opens a connection by hand; where each side counts from.
+pub(super) fn open(guest: &mut Guest, from: SocketAddr, to: SocketAddr) -> (i32, i32) {
+    let mut syn = Segment::syn(from, to);
+    guest.frame(&syn.frame());
+    // Others may still get something.
+    let mut answer = guest.next_frame();
+    while segment(&answer).dst_port() != from.port() {
+        answer = guest.next_frame();
+    }
+    let answer = segment(&answer);
+    assert!(answer.syn() && answer.ack());
+    let (ours, theirs) = (syn.sequence + 1, answer.seq_number().0.wrapping_add(1));
+    (syn.control, syn.sequence, syn.acknowledged) = (TcpControl::None, ours, Some(theirs));
+    guest.frame(&syn.frame());
+    (ours, theirs)
+}
+
+#[test]
+fn nonsense_on_an_open_connection_breaks_nothing_else() {
+    let (mut guest, mut host) = bed(DEFAULT_MTU);
+    host.serve(hello);
+    let mut chance = Chance(2);
+    let payload = [7; 3000];
+    for round in 0..60_u16 {
+        let from = end(3000 + round, to(V4));
+        let (ours, theirs) = open(&mut guest, from, to(V4));
+        for _ in 0..300 {
+            let near = |base: i32, chance: &mut Chance| match chance.below(4) {
+                0 => base,
+                1 => base.wrapping_add(chance.below(70_000) as i32),
+                2 => base.wrapping_sub(chance.below(70_000) as i32),
+                _ => chance.next() as i32,
+            };
+            let controls = [TcpControl::None, TcpControl::Psh, TcpControl::None, TcpControl::Fin];
+            let mut control = controls[chance.below(4) as usize];
+            if chance.below(100) == 0 {
+                control = if chance.below(2) == 0 { TcpControl::Rst } else { TcpControl::Syn };
+            }
+            let (sequence, acknowledged) = (near(ours, &mut chance), near(theirs, &mut chance));
+            let nonsense = Segment {
+                from,
+                to: to(V4),
+                control,
+                sequence,
+                acknowledged: (control != TcpControl::Syn && chance.below(8) > 0).then_some(acknowledged),
+                window: chance.next() as u16,
+                payload: match control {
+                    TcpControl::Syn => &[],
+                    _ => &payload[..chance.below(3000) as usize],
+                },
+            };
+            guest.frame(&nonsense.frame());
+        }
+        // All of what was said to it, until nothing more comes.
+        guest.drain();
+    }
+    works(&mut guest);
+}
+
+#[test]
+fn last_data_beyond_the_window_are_not_lost() {
+    let (mut guest, mut host) = bed(DEFAULT_MTU);
+    let from = end(2000, to(V4));
+    guest.frame(&Segment::syn(from, to(V4)).frame());
+    let mut stream = host.syn(&mut guest).accept();
+    let answer = guest.next_frame();
+    let theirs = segment(&answer).seq_number().0.wrapping_add(1);
+    // All that fits into the window of the handshake, which is not scaled, and a byte more.
+    let payload: Vec<u8> = (0..=u16::MAX).map(|byte| byte as u8).collect();
+    let mut acknowledged = 0;
+    for (begin, finish) in [(0, 60_000), (60_000, 65_536), (65_530, 65_536)] {
+        let control = if finish == payload.len() { TcpControl::Fin } else { TcpControl::Psh };
+        let sequence = 1001 + begin as i32;
+        let payload = &payload[begin..finish];
+        let sent = Segment {
+            from,
+            to: to(V4),
+            control,
+            sequence,
+            acknowledged: Some(theirs),
+            window: 64_000,
+            payload,
+        };
+        guest.frame(&sent.frame());
+        if finish == 65_536 {
+            let answer = guest.next_frame();
+            acknowledged = segment(&answer).ack_number().0 - 1001;
+            assert!(acknowledged <= 65_537);
+        }
+    }
+    assert!(acknowledged > 60_000);
+    let mut all = Vec::new();
+    host.runtime.block_on(stream.read_to_end(&mut all)).unwrap();
+    assert!(all == payload);
+}
+
+#[test]
+fn a_guest_that_forgot_a_connection_can_open_it_again() {
+    let (mut guest, mut host) = bed(DEFAULT_MTU);
+    let from = end(2000, to(V4));
+    guest.frame(&Segment::syn(from, to(V4)).frame());
+    let mut old = host.syn(&mut guest).accept();
+    guest.next_frame();
+    let mut again = Segment::syn(from, to(V4));
+    again.sequence = 5000;
+    guest.frame(&again.frame());
+    let syn = host.syn(&mut guest);
+    assert_eq!(syn.source(), from);
+    let error = host.runtime.block_on(old.read_u8()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let _stream = syn.accept();
+    let answer = guest.next_frame();
+    assert!(segment(&answer).syn() && segment(&answer).ack_number().0 == 5001);
+    drop(old);
+    assert_eq!(host.dropped(Dropped::Flags), 0);
+}
+
+#[test]
+fn nothing_is_counted_for_an_honest_guest() {
+    let (mut guest, mut host): (Guest, Host) = bed(DEFAULT_MTU);
+    host.serve(hello);
+    works(&mut guest);
+    assert!(host.stack.dropped().all(|(_, count)| count == 0));
+}
