@@ -113,10 +113,11 @@ impl Flow {
         self.shared.policy.borrow().clone()
     }
 
-    /// Decides by what the guest says first. `upstream` is connected to where the guest wants to go.
+    /// Decides by what the guest says first. What only some flows need is boxed: there may be thousands of
+    /// flows, and most of those that last are tunnels or idle connections of HTTP. `upstream` is connected to where the guest wants to go.
     async fn look<S: Io + 'static>(&mut self, mut guest: S, mut upstream: TcpStream) {
         match first::read(&mut guest, &mut upstream).await {
-            First::Guest(Protocol::Tls, read) => self.intercept(guest, read, upstream).await,
+            First::Guest(Protocol::Tls, read) => Box::pin(self.intercept(guest, read, upstream)).await,
             First::Guest(Protocol::Http1, read) => {
                 self.http(Rewind::new(read, guest), upstream, Alpn::Http1).await;
             }
@@ -135,7 +136,7 @@ impl Flow {
     async fn http<S: Io + 'static>(&self, guest: S, upstream: TcpStream, version: Alpn) {
         let first =
             self.permit_of_destination().map(|permit| (permit, Box::new(upstream) as Box<dyn Io>, version));
-        http::serve(guest, version, self.session(None, first)).await;
+        Box::pin(http::serve(guest, version, self.session(None, first))).await;
     }
 
     fn session(&self, https: Option<Host>, first: Option<(Permit, Box<dyn Io>, Alpn)>) -> Session {
@@ -171,7 +172,7 @@ impl Flow {
             }
             Host::Address(host) => *host == address,
         };
-        is_its && self.policy().admit(permit, address).is_ok()
+        is_its && own::told_of(&self.policy(), address).admit(permit, address).is_ok()
     }
 
     /// What nobody parses: all of an open network, and otherwise what is neither TLS nor HTTP.

@@ -20,12 +20,15 @@ use direction::{Broken, Direction};
 /// A tunnel in which nothing has moved for this long ends: its guest may have forgotten it.
 const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
+/// What a policy says of a tunnel.
+pub(crate) type Check<'a> = dyn Fn(&Policy) -> Result<(), Denial> + Send + Sync + 'a;
+
 /// On what terms a tunnel exists.
 pub(crate) struct Terms<'a> {
     /// The policy, whatever it is at the time.
     pub(crate) policy: watch::Receiver<Policy>,
     /// Whether a policy lets it go on.
-    pub(crate) allowed: Box<dyn Fn(&Policy) -> Result<(), Denial> + Send + Sync + 'a>,
+    pub(crate) allowed: Box<Check<'a>>,
     /// What must not come back: the values of the host's secrets. None if all is encrypted.
     pub(crate) scanners: Vec<LeakScanner>,
     /// What to say if that is found.

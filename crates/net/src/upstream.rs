@@ -138,3 +138,6 @@ impl Upstream {
         Ok(self.tls.get_or_init(|| config).clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,3 +80,63 @@ pub(super) async fn more<R: AsyncRead + Unpin>(
     into.reserve(most.min(MORE));
     from.take(most as u64).read_buf(into).await
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_line_is_for_the_strict_parser_and_never_holds_a_flow() {
+        let ((mut guest, mut ours), (mut server, _theirs)) = (duplex(64), duplex(64));
+        guest.write_all(b"SSH-2.0-x y").await.unwrap();
+        let begin = Instant::now();
+        let first = read(&mut ours, &mut server).await;
+        assert_eq!(first, First::Guest(Protocol::Http1, b"SSH-2.0-x y".to_vec()));
+        assert_eq!(begin.elapsed(), REST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_comes_drop_by_drop_takes_no_longer() {
+        let ((mut guest, mut ours), (mut server, _theirs)) = (duplex(64), duplex(64));
+        let slow = tokio::spawn(async move {
+            while guest.write_all(b"A").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let begin = Instant::now();
+        assert!(matches!(read(&mut ours, &mut server).await, First::Guest(Protocol::Http1, _)));
+        assert!(begin.elapsed() <= REST);
+        slow.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_of_both_sides_ends() {
+        let ((_guest, mut ours), (mut server, _theirs)) = (duplex(64), duplex(64));
+        assert_eq!(read(&mut ours, &mut server).await, First::Over);
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_only_listens_is_let_listen() {
+        let ((mut guest, mut ours), (mut server, _theirs)) = (duplex(64), duplex(64));
+        guest.shutdown().await.unwrap();
+        assert_eq!(read(&mut ours, &mut server).await, First::Guest(Protocol::Other, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_has_gone_is_not_waited_for() {
+        let ((_guest, mut ours), (mut server, theirs)) = (duplex(64), duplex(64));
+        drop(theirs);
+        assert_eq!(read(&mut ours, &mut server).await, First::Over);
+    }
+
+    #[tokio::test]
+    async fn what_both_have_said_is_kept() {
+        let ((mut guest, mut ours), (mut server, mut theirs)) = (duplex(64), duplex(64));
+        guest.write_all(b"SSH").await.unwrap();
+        theirs.write_all(b"SSH-2.0-y\r\n").await.unwrap();
+        let expected = First::Server { guest: b"SSH".to_vec(), server: b"SSH-2.0-y\r\n".to_vec() };
+        assert_eq!(read(&mut ours, &mut server).await, expected);
+    }
+}

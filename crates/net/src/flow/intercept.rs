@@ -2,7 +2,6 @@
 //! and begins anew towards the host, unless the user has the host's connections passed as they are.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use policy::host::Host;
@@ -58,12 +57,8 @@ impl Flow {
             Ok(permit) => permit,
             Err(denial) => {
                 self.record.denied(&denial);
-                return match &hello.sni {
-                    Some(name) => {
-                        self.refuse(guest, &hello, &name.clone().into(), Refusal::denied(&denial)).await
-                    }
-                    None => alert(guest, Alert::AccessDenied).await,
-                };
+                let Some(name) = hello.sni.clone() else { return alert(guest, Alert::AccessDenied).await };
+                return Box::pin(self.refuse(guest, &hello, &name.into(), Refusal::denied(&denial))).await;
             }
         };
         self.record.is_tls(permit.host());
@@ -77,7 +72,7 @@ impl Flow {
             Ok(upstream) if passes => self.pass(guest, upstream, &permit).await,
             Ok(upstream) => self.terminate(guest, &hello, upstream, permit).await,
             Err(error) if passes => self.record.failed_or_denied(&error),
-            Err(error) => self.fail(guest, &hello, &permit, &error).await,
+            Err(error) => Box::pin(self.fail(guest, &hello, &permit, &error)).await,
         }
     }
 
@@ -144,7 +139,7 @@ impl Flow {
     ) {
         let upstream = match self.shared.upstream.tls(upstream, permit.host(), &offer(hello)).await {
             Ok(upstream) => upstream,
-            Err(error) => return self.fail(guest, hello, &permit, &error).await,
+            Err(error) => return Box::pin(self.fail(guest, hello, &permit, &error)).await,
         };
         let agreed = upstream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         let guest = match self.handshake(guest, permit.host(), agreed.as_deref()).await {
@@ -197,7 +192,7 @@ impl Flow {
         };
         let host = permit.host().clone();
         let first = (permit, Box::new(upstream) as Box<dyn Io>, spoken);
-        http::serve(guest, version, self.session(Some(host), Some(first))).await;
+        Box::pin(http::serve(guest, version, self.session(Some(host), Some(first)))).await;
     }
 
     /// What is neither TLS nor HTTP inside of TLS, like IMAP. `greeting` is what the server has said already.
@@ -238,7 +233,8 @@ impl Flow {
         }
         // A guest that does not take our certificate learns no more.
         if let Ok(guest) = self.handshake(guest, host, agreed).await {
-            refusal.answer(guest, if agreed == Some(H2) { Alpn::Http2 } else { Alpn::Http1 }).await;
+            let version = if agreed == Some(H2) { Alpn::Http2 } else { Alpn::Http1 };
+            Box::pin(refusal.answer(guest, version)).await;
         }
     }
 }

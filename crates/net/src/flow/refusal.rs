@@ -81,7 +81,11 @@ impl Refusal {
         let _ = match version {
             Alpn::Http1 => {
                 let mut builder = http1::Builder::new();
-                builder.keep_alive(false).max_header_size(MAX_HEAD as usize).max_buf_size(MAX_HEAD as usize);
+                builder
+                    .keep_alive(false)
+                    .half_close(true)
+                    .max_header_size(MAX_HEAD as usize)
+                    .max_buf_size(MAX_HEAD as usize);
                 timeout(PATIENCE, builder.serve_connection(io, service)).await.map(|served| served.is_ok())
             }
             Alpn::Http2 => {

@@ -39,7 +39,9 @@ pub(super) async fn first(admitted: &[Admitted]) -> Result<TcpStream, DialError>
         tokio::select! {
             Some(connected) = running.next() => match connected {
                 Ok(stream) => return Ok(stream),
-                Err(error) => failed = Some(worse(failed, error)),
+                // That somebody is there and refuses says more than that there is no way for one family.
+                Err(_) if matches!(failed, Some(DialError::Refused)) => {}
+                Err(error) => failed = Some(error),
             },
             () = sleep(STAGGER), if !last => {}
         }
@@ -57,14 +59,6 @@ fn ready(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))
 }
 
-/// That somebody is there and refuses says more than that there is no way for one family.
-fn worse(before: Option<DialError>, now: DialError) -> DialError {
-    match before {
-        Some(DialError::Refused) => DialError::Refused,
-        _ => now,
-    }
-}
-
 /// The families by turns, that of the first in front: one of them may be dead.
 fn interleaved(admitted: &[Admitted]) -> Vec<Admitted> {
     let Some(first) = admitted.first() else { return Vec::new() };
@@ -78,4 +72,41 @@ fn interleaved(admitted: &[Admitted]) -> Vec<Admitted> {
     }
     order.truncate(MAX_ADDRESSES);
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use api::network::NetworkSpec;
+    use policy::Policy;
+    use policy::host::Host;
+
+    use super::*;
+
+    fn order(addresses: &[&str]) -> Vec<IpAddr> {
+        let policy = Policy::compile(&NetworkSpec::default(), &[], Default::default()).unwrap();
+        let permit = policy.host(&Host::parse("a.example").unwrap(), 443).unwrap();
+        let admitted: Vec<_> = addresses
+            .iter()
+            .map(|address| policy.admit(&permit, address.parse().unwrap()).unwrap())
+            .collect();
+        interleaved(&admitted).iter().map(|admitted| admitted.address().ip()).collect()
+    }
+
+    fn parsed(addresses: &[&str]) -> Vec<IpAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn families_take_turns_and_many_addresses_are_not_all_tried() {
+        assert!(order(&[]).is_empty());
+        assert_eq!(
+            order(&["1.1.1.1", "1.1.1.2", "1.1.1.3", "2606:4700::1", "2606:4700::2"]),
+            parsed(&["1.1.1.1", "2606:4700::1", "1.1.1.2", "2606:4700::2", "1.1.1.3"])
+        );
+        let many: Vec<String> = (1..=100).map(|number| format!("1.1.1.{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(order(&many).len(), MAX_ADDRESSES);
+    }
 }

@@ -92,3 +92,30 @@ fn load(files: &[PathBuf], directories: &[PathBuf]) -> RootCertStore {
     }
     store
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::Authority;
+
+    #[test]
+    fn certificates_are_read_from_files_and_directories_and_other_things_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (Authority::new().unwrap(), Authority::new().unwrap());
+        let file = directory.path().join("bundle.pem");
+        fs::write(&file, format!("# trust\n{}{}", one.certificate_pem(), two.certificate_pem())).unwrap();
+        let inside = directory.path().join("certs");
+        fs::create_dir_all(inside.join("directory")).unwrap();
+        fs::write(inside.join("one.0"), one.certificate_pem()).unwrap();
+        fs::write(inside.join("README"), "no certificate").unwrap();
+        assert_eq!(load(&[file.clone(), "/missing".into()], &[]).len(), 2);
+        assert_eq!(load(&[], &[inside.clone(), "/missing".into()]).len(), 1);
+        assert_eq!(load(&[file], &[inside]).len(), 3);
+    }
+
+    #[test]
+    fn without_any_certificate_there_is_no_connection() {
+        let roots = Roots::Files { files: vec!["/missing".into()], directories: Vec::new() };
+        assert!(matches!(roots.client_config(), Err(DialError::Roots(_))));
+    }
+}

@@ -54,6 +54,10 @@ pub(super) enum Kind {
     Greeting,
     /// The same over TLS, its name before the first.
     Tls,
+    /// Answers one request with its name.
+    Http,
+    /// The same over TLS.
+    Https,
 }
 
 pub(super) struct Server {
@@ -76,12 +80,18 @@ impl Server {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (heard, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
-        let acceptor = (kind == Kind::Tls).then(|| TlsAcceptor::from(Arc::new(server_config(names, alpn))));
+        let acceptor = matches!(kind, Kind::Tls | Kind::Https)
+            .then(|| TlsAcceptor::from(Arc::new(server_config(names, alpn))));
         let greeting = match kind {
             Kind::Echo => Vec::new(),
             Kind::Greeting => GREETING.to_vec(),
             Kind::Tls => format!("{}: ", names[0]).into_bytes(),
+            Kind::Http | Kind::Https => {
+                let (name, length) = (names[0], names[0].len());
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{name}").into_bytes()
+            }
         };
+        let greets_first = kind == Kind::Greeting;
         let (inner, counter) = (Arc::clone(&heard), Arc::clone(&connections));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -93,7 +103,7 @@ impl Server {
                             Ok(stream) => echo(stream, &greeting, false, &heard).await,
                             Err(error) => Err(error),
                         },
-                        None => echo(stream, &greeting, true, &heard).await,
+                        None => echo(stream, &greeting, greets_first, &heard).await,
                     };
                 });
             }
@@ -133,6 +143,10 @@ async fn echo<S: AsyncRead + AsyncWrite + Unpin>(
             return stream.shutdown().await;
         }
         heard.lock().unwrap().extend_from_slice(&buffer[..length]);
+        if pending.starts_with(b"HTTP") {
+            stream.write_all(&pending).await?;
+            return stream.shutdown().await;
+        }
         pending.extend_from_slice(&buffer[..length]);
         stream.write_all(&std::mem::take(&mut pending)).await?;
         stream.flush().await?;
@@ -204,6 +218,13 @@ impl World {
 
     pub(super) fn change(&self, change: impl FnOnce(&Policy) -> Policy) {
         self.policy.send_modify(|policy| *policy = change(policy));
+    }
+
+    /// What a flow takes, whatever it does not need boxed aside, bytes.
+    pub(super) fn size_of_flow(&self) -> usize {
+        let (answer, _) = oneshot::channel();
+        let incoming = Guest { destination: "1.1.1.1:1".parse().unwrap(), answer };
+        size_of_val(&serve(incoming, Arc::clone(&self.shared)))
     }
 
     /// The guest connects; `None` if it is refused.
