@@ -197,6 +197,19 @@ impl Drop for Running {
     }
 }
 
+/// The most memory that a process has had, KiB.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn peak_memory_kib(pid: Pid) -> u64 {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok());
+    kib.unwrap_or_else(|| panic!("no VmHWM in {status}"))
+}
+
 /// What was read from a pipe so far.
 #[derive(Debug, Default)]
 struct Collector {

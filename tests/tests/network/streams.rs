@@ -1,18 +1,12 @@
 //! Long, large and slow things through interception, and many of them.
 
 use harness::cache::CLIENTS;
+use harness::process::peak_memory_kib;
 use harness::{Matchlock, Sandbox, Site};
 
 fn sealed(matchlock: &Matchlock) -> Sandbox<'_> {
     let flags = ["--memory", "1024", "--allow-host", "*.good.test"];
     Sandbox::start(matchlock, CLIENTS, &flags)
-}
-
-/// The most memory that a process has had, KiB.
-fn peak_kib(pid: harness::process::Pid) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]
@@ -37,7 +31,7 @@ fn large_bodies_go_both_ways_unchanged_in_bounded_memory() {
         .stdout_text();
     let (trailer, sum) = sums.split_once('\n').unwrap_or_default();
     assert_eq!(trailer, sum.trim(), "the trailer is that of the body");
-    let owner = peak_kib(matchlock.owner(sandbox.id()));
+    let owner = peak_memory_kib(matchlock.owner(sandbox.id()));
     assert!(owner < 128 * 1024, "{owner} KiB");
 }
 
@@ -106,7 +100,7 @@ print(sum(s.recv(4, socket.MSG_WAITALL) == b'%04d' % n for n, s in enumerate(ope
 ";
     let output = sandbox.python(program);
     assert_eq!(output.stdout_text(), "2000\n", "{}", output.stderr_text());
-    let owner = peak_kib(matchlock.owner(sandbox.id()));
+    let owner = peak_memory_kib(matchlock.owner(sandbox.id()));
     assert!(owner < 256 * 1024, "{owner} KiB");
     let _ = sandbox.sh("true").success();
 }
