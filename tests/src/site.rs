@@ -19,7 +19,7 @@ use crate::{Matchlock, Running, tool};
 pub const NGINX: IpAddr = address(10);
 /// `web.py` for names of `good.test`.
 pub const WEB: IpAddr = address(11);
-/// TCP echo on port 7, a server that speaks first on 25, TLS that is no HTTP on 853, UDP echo on 9999.
+/// SSH, TCP echo on port 7, a server that speaks first on 25, TLS that is no HTTP on 853, UDP echo on 9999.
 pub const TCP: IpAddr = address(14);
 /// `web.py` for names of `evil.test`, which no test allows.
 pub const EVIL: IpAddr = address(15);
@@ -81,6 +81,21 @@ impl Site {
     #[must_use]
     pub fn authority(&self) -> PathBuf {
         self.directory.join("certificates/ca.pem")
+    }
+
+    /// The private key of the user `git` of the SSH server on [`TCP`].
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn ssh_key(&self) -> String {
+        fs::read_to_string(self.directory.join("user")).expect("site.sh has made it")
+    }
+
+    /// The absolute path of the git repository, for SSH.
+    #[must_use]
+    pub fn repository(&self) -> PathBuf {
+        self.directory.join("git/repo.git")
     }
 
     /// The binary under test, as a user of this site has it.

@@ -122,3 +122,21 @@ for url in ['wss://ws.good.test/a', 'ws://ws.good.test/b']: asyncio.run(main(url
 ";
     assert_eq!(sandbox.python(program).success().stdout_text(), "1000\n1000\n");
 }
+
+#[test]
+fn git_over_ssh_to_a_named_host_and_to_no_other() {
+    let site = Site::shared();
+    let matchlock = site.matchlock().with_images(&[CLIENTS]);
+    let sandbox = Sandbox::start(&matchlock, CLIENTS, &["--allow-host", "ssh.good.test:22"]);
+    let clone = format!(
+        "umask 77; mkdir -p /tmp/k && cat >/tmp/k/key <<'END'\n{}END\n\
+         export GIT_SSH_COMMAND='ssh -F /dev/null -i /tmp/k/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/tmp/k/hosts'\n\
+         cd /tmp && git clone -q ssh://git@$HOST{} cloned && cat cloned/README && wc -c <cloned/noise",
+        site.ssh_key(),
+        site.repository().display()
+    );
+    let output = sandbox.sh(&clone.replace("$HOST", "ssh.good.test")).success();
+    assert_eq!(output.stdout_text(), "from the repository\n3145728\n");
+    let refused = sandbox.sh(&clone.replace("$HOST", "tcp.good.test").replace("cloned", "other"));
+    assert_ne!(refused.code, Some(0));
+}
