@@ -27,15 +27,15 @@ network() {
     ip link set lo up
     for address in $NGINX $WEB $GRPC $WEBSOCKET $TCP $EVIL $DNS $OTHER_DNS $CHOSEN_DNS $INSIDE 45.33.7.16; do
         echo "address add $address/32 dev lo"
-    done >batch
+    done >addresses
     for address in $(echo $TRAPS | tr , ' ') $WEB6 $EVIL6; do
         case $address in
         127.*) ;;
         *:*) echo "address add $address/128 dev lo nodad" ;;
         *) echo "address add $address/32 dev lo" ;;
         esac
-    done >>batch
-    ip -batch batch
+    done >>addresses
+    ip -batch addresses
 }
 
 # The name server is that of the whole system. Nothing else answers for names, and no socket in /run

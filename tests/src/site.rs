@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use rustix::process::{Pid, getgid, getuid};
+use rustix::process::{getgid, getuid};
 use serde_json::{Map, Value};
 
 use crate::{Matchlock, Running, tool};
@@ -210,20 +210,6 @@ impl Site {
 
 const fn address(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(45, 33, 7, last))
-}
-
-/// A process and all that it started, and what they can be read from.
-#[must_use]
-pub fn family(root: Pid) -> Vec<Pid> {
-    let mut family = vec![root];
-    let mut next = 0;
-    while let Some(parent) = family.get(next) {
-        let children = format!("/proc/{0}/task/{0}/children", parent.as_raw_nonzero());
-        let children = fs::read_to_string(children).unwrap_or_default();
-        family.extend(children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)));
-        next += 1;
-    }
-    family
 }
 
 #[cfg(test)]
