@@ -30,7 +30,7 @@ ZONE = {
     "six.good.test": {"AAAA": [WEB6]},
     "grpc.good.test": a(GRPC),
     "ws.good.test": a(WEBSOCKET),
-    "tcp.good.test": a(TCP),
+    **{name: a(TCP) for name in ["tcp.good.test", "ssh.good.test"]},
     "wrong.good.test": a("45.33.7.16"),
     "text.good.test": a(WEB, TXT=["some text"]),
     "alias.good.test": {"CNAME": "www.good.test"},

@@ -27,15 +27,15 @@ network() {
     ip link set lo up
     for address in $NGINX $WEB $GRPC $WEBSOCKET $TCP $EVIL $DNS $OTHER_DNS $CHOSEN_DNS $INSIDE 45.33.7.16; do
         echo "address add $address/32 dev lo"
-    done >batch
+    done >addresses
     for address in $(echo $TRAPS | tr , ' ') $WEB6 $EVIL6; do
         case $address in
         127.*) ;;
         *:*) echo "address add $address/128 dev lo nodad" ;;
         *) echo "address add $address/32 dev lo" ;;
         esac
-    done >>batch
-    ip -batch batch
+    done >>addresses
+    ip -batch addresses
 }
 
 # The name server is that of the whole system. Nothing else answers for names, and no socket in /run
@@ -120,6 +120,23 @@ http {
 END
 }
 
+# sshd at TCP, port 22, for the user git and the key user. Names of users are its own: root's, or those of
+# who is root in here only, and cannot become anybody else.
+ssh_server() {
+    ssh-keygen -q -t ed25519 -N '' -f host
+    ssh-keygen -q -t ed25519 -N '' -f user
+    printf '%s\n' "Port 22" "ListenAddress $TCP" "HostKey $SITE/host" "AuthorizedKeysFile $SITE/user.pub" \
+        "PidFile none" "StrictModes no" "PasswordAuthentication no" "PermitRootLogin yes" >sshd.conf
+    uid=0 become=
+    if [ "$(cat /proc/self/setgroups)" = deny ]; then
+        uid=1 become="unshare --user --map-user=1 --map-group=1"
+    fi
+    printf '%s\n' "git:x:$uid:$uid::$SITE:/bin/sh" 'sshd:x:65533:65533::/run/sshd:/bin/false' >passwd
+    # shellcheck disable=SC2016,SC2086 # for the inner shell; words
+    exec unshare --mount sh -ec 'mount --bind passwd /etc/passwd; exec "$@"' sh $become \
+        "$(command -v sshd || echo /usr/sbin/sshd)" -D -e -f "$SITE/sshd.conf"
+}
+
 # server NAME COMMAND...: in the background; that it ends is told, and is the end of the wait for it.
 server() {
     name=$1
@@ -139,8 +156,9 @@ python=/usr/bin/python3
 server dns "$python" "$HERE/dns.py" zone.json dns.jsonl $DNS $OTHER_DNS $CHOSEN_DNS
 server web "$python" "$HERE/web.py" "$SITE" certificates $WEB,$WEB6,$INSIDE $EVIL,$EVIL6 $TRAPS
 server sockets "$python" "$HERE/sockets.py" "$SITE" certificates $WEBSOCKET $GRPC $TCP
+server ssh ssh_server
 server nginx nginx -e nginx.log -p "$SITE" -c "$SITE/nginx.conf"
-until [ -e nginx.pid ]; do sleep 0.02; done
+until [ -e nginx.pid ] && grep -q 'Server listening' ssh.err; do sleep 0.02; done
 echo "ready: nginx"
 cat >/dev/null
 cd /

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use rustix::process::{Pid, getgid, getuid};
+use rustix::process::{getgid, getuid};
 use serde_json::{Map, Value};
 
 use crate::{Matchlock, Running, tool};
@@ -19,7 +19,7 @@ use crate::{Matchlock, Running, tool};
 pub const NGINX: IpAddr = address(10);
 /// `web.py` for names of `good.test`.
 pub const WEB: IpAddr = address(11);
-/// TCP echo on port 7, a server that speaks first on 25, TLS that is no HTTP on 853, UDP echo on 9999.
+/// SSH, TCP echo on port 7, a server that speaks first on 25, TLS that is no HTTP on 853, UDP echo on 9999.
 pub const TCP: IpAddr = address(14);
 /// `web.py` for names of `evil.test`, which no test allows.
 pub const EVIL: IpAddr = address(15);
@@ -81,6 +81,21 @@ impl Site {
     #[must_use]
     pub fn authority(&self) -> PathBuf {
         self.directory.join("certificates/ca.pem")
+    }
+
+    /// The private key of the user `git` of the SSH server on [`TCP`].
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn ssh_key(&self) -> String {
+        fs::read_to_string(self.directory.join("user")).expect("site.sh has made it")
+    }
+
+    /// The absolute path of the git repository, for SSH.
+    #[must_use]
+    pub fn repository(&self) -> PathBuf {
+        self.directory.join("git/repo.git")
     }
 
     /// The binary under test, as a user of this site has it.
@@ -195,20 +210,6 @@ impl Site {
 
 const fn address(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(45, 33, 7, last))
-}
-
-/// A process and all that it started, and what they can be read from.
-#[must_use]
-pub fn family(root: Pid) -> Vec<Pid> {
-    let mut family = vec![root];
-    let mut next = 0;
-    while let Some(parent) = family.get(next) {
-        let children = format!("/proc/{0}/task/{0}/children", parent.as_raw_nonzero());
-        let children = fs::read_to_string(children).unwrap_or_default();
-        family.extend(children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)));
-        next += 1;
-    }
-    family
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Row 6 of the promises: a guest that writes its own frames.
 
 use harness::cache::CLIENTS;
+use harness::process::peak_memory_kib;
 use harness::{Sandbox, Site};
 
 use crate::attacks::ATTACKER;
@@ -33,9 +34,6 @@ fn row_6_raw_frames_spoofed_fragmented_malformed_and_in_floods() {
         assert!(site.queries(part).is_empty(), "{part}");
     }
     site.assert_untouched();
-    let status = format!("/proc/{}/status", matchlock.owner(sandbox.id()).as_raw_nonzero());
-    let status = std::fs::read_to_string(status).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let kib = peak_memory_kib(matchlock.owner(sandbox.id()));
     assert!(kib < 256 * 1024, "{kib} KiB");
 }

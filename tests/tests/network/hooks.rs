@@ -19,7 +19,7 @@ struct Client {
 impl Client {
     fn start(matchlock: &Matchlock) -> Self {
         let socket = matchlock.user_home().join("callback.sock");
-        let listener = UnixListener::bind(&socket).unwrap();
+        let listener = UnixListener::bind(&socket).expect("the directory is ours");
         let questions = Arc::new(Mutex::new(Vec::new()));
         let asked = Arc::clone(&questions);
         thread::spawn(move || {
@@ -27,9 +27,9 @@ impl Client {
                 let asked = Arc::clone(&asked);
                 thread::spawn(move || {
                     let mut line = String::new();
-                    BufReader::new(&stream).read_line(&mut line).unwrap();
-                    let question: Value = serde_json::from_str(&line).unwrap();
-                    let reply = match question["callback_id"].as_str().unwrap() {
+                    BufReader::new(&stream).read_line(&mut line).expect("a question is a line");
+                    let question: Value = serde_json::from_str(&line).expect("a question is JSON");
+                    let reply = match question["callback_id"].as_str().expect("it has one") {
                         "hang" => return thread::sleep(std::time::Duration::from_secs(60)),
                         "nonsense" => "{{{".to_owned(),
                         "nothing" => String::new(),
@@ -41,7 +41,7 @@ impl Client {
                         "body" => json!({ "response": { "set_body_base64": "bmV3IGJvZHk=" } }).to_string(),
                         _ => json!({}).to_string(),
                     };
-                    asked.lock().unwrap().push(question);
+                    asked.lock().expect("no holder of the lock panics").push(question);
                     let _ = (&stream).write_all(format!("{reply}\n").as_bytes());
                 });
             }
@@ -53,8 +53,12 @@ impl Client {
 /// A sandbox with rules.
 fn ruled<'a>(matchlock: &'a Matchlock, rules: &Value, flags: &[&str]) -> Sandbox<'a> {
     let file = matchlock.user_home().join("rules.json");
-    std::fs::write(&file, rules.to_string()).unwrap();
-    let all = [&["--allow-host", "*.good.test", "--network-rules", file.to_str().unwrap()], flags].concat();
+    std::fs::write(&file, rules.to_string()).expect("the directory is ours");
+    let all = [
+        &["--allow-host", "*.good.test", "--network-rules", file.to_str().expect("paths here are UTF-8")],
+        flags,
+    ]
+    .concat();
     Sandbox::start(matchlock, CLIENTS, &all)
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use harness::cache::CLIENTS;
-use harness::site::family;
+use harness::process::family;
 use harness::{Matchlock, Sandbox, Site};
 use serde_json::Value;
 

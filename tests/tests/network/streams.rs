@@ -1,18 +1,12 @@
 //! Long, large and slow things through interception, and many of them.
 
 use harness::cache::CLIENTS;
+use harness::process::peak_memory_kib;
 use harness::{Matchlock, Sandbox, Site};
 
 fn sealed(matchlock: &Matchlock) -> Sandbox<'_> {
     let flags = ["--memory", "1024", "--allow-host", "*.good.test"];
     Sandbox::start(matchlock, CLIENTS, &flags)
-}
-
-/// The most memory that a process has had, KiB.
-fn peak_kib(pid: harness::process::Pid) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]
@@ -37,7 +31,7 @@ fn large_bodies_go_both_ways_unchanged_in_bounded_memory() {
         .stdout_text();
     let (trailer, sum) = sums.split_once('\n').unwrap_or_default();
     assert_eq!(trailer, sum.trim(), "the trailer is that of the body");
-    let owner = peak_kib(matchlock.owner(sandbox.id()));
+    let owner = peak_memory_kib(matchlock.owner(sandbox.id()));
     assert!(owner < 128 * 1024, "{owner} KiB");
 }
 
@@ -106,7 +100,7 @@ print(sum(s.recv(4, socket.MSG_WAITALL) == b'%04d' % n for n, s in enumerate(ope
 ";
     let output = sandbox.python(program);
     assert_eq!(output.stdout_text(), "2000\n", "{}", output.stderr_text());
-    let owner = peak_kib(matchlock.owner(sandbox.id()));
+    let owner = peak_memory_kib(matchlock.owner(sandbox.id()));
     assert!(owner < 256 * 1024, "{owner} KiB");
     let _ = sandbox.sh("true").success();
 }
@@ -127,4 +121,22 @@ async def main(url):
 for url in ['wss://ws.good.test/a', 'ws://ws.good.test/b']: asyncio.run(main(url))
 ";
     assert_eq!(sandbox.python(program).success().stdout_text(), "1000\n1000\n");
+}
+
+#[test]
+fn git_over_ssh_to_a_named_host_and_to_no_other() {
+    let site = Site::shared();
+    let matchlock = site.matchlock().with_images(&[CLIENTS]);
+    let sandbox = Sandbox::start(&matchlock, CLIENTS, &["--allow-host", "ssh.good.test:22"]);
+    let clone = format!(
+        "umask 77; mkdir -p /tmp/k && cat >/tmp/k/key <<'END'\n{}END\n\
+         export GIT_SSH_COMMAND='ssh -F /dev/null -i /tmp/k/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/tmp/k/hosts'\n\
+         cd /tmp && git clone -q ssh://git@$HOST{} cloned && cat cloned/README && wc -c <cloned/noise",
+        site.ssh_key(),
+        site.repository().display()
+    );
+    let output = sandbox.sh(&clone.replace("$HOST", "ssh.good.test")).success();
+    assert_eq!(output.stdout_text(), "from the repository\n3145728\n");
+    let refused = sandbox.sh(&clone.replace("$HOST", "tcp.good.test").replace("cloned", "other"));
+    assert_ne!(refused.code, Some(0));
 }
