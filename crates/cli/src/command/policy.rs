@@ -17,7 +17,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    Check(check::Args),
+    Check(Box<check::Args>),
     Log(log::Args),
 }
 

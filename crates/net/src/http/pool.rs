@@ -60,7 +60,7 @@ type Key = (Host, u16);
 /// A connection of HTTP/1.
 struct Http1 {
     sender: http1::SendRequest<Upload>,
-    driver: Driver,
+    _driver: Driver,
 }
 
 /// A connection of HTTP/2.
@@ -237,7 +237,7 @@ impl Pool {
                     http1::handshake(TokioIo::new(io)).await.map_err(SendError::Http)?;
                 // Its failures are those of the requests on it.
                 let driver = Driver(tokio::spawn(async { drop(connection.with_upgrades().await) }));
-                Ok(Connection::Http1(Http1 { sender, driver }))
+                Ok(Connection::Http1(Http1 { sender, _driver: driver }))
             }
             Alpn::Http2 => {
                 let (sender, connection) = http2::Builder::new(TokioExecutor::new())
