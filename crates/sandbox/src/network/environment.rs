@@ -28,19 +28,19 @@ mod tests {
 
     use super::*;
 
-    fn names(network: NetworkSpec) -> Vec<String> {
-        let variables = of_network(&network);
+    fn names(network: &NetworkSpec) -> Vec<String> {
+        let variables = of_network(network);
         variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 
     #[test]
     fn only_a_network_that_is_looked_into_needs_trust() {
-        assert_eq!(names(NetworkSpec::default()), Vec::<String>::new());
-        let intercepted = names(NetworkSpec { intercept: true, ..NetworkSpec::default() });
+        assert_eq!(names(&NetworkSpec::default()), Vec::<String>::new());
+        let intercepted = names(&NetworkSpec { intercept: true, ..NetworkSpec::default() });
         assert_eq!(intercepted.len(), BUNDLES.len() + ADDITIONS.len());
         let secret = SecretSpec { placeholder: "PLACE".into(), hosts: vec!["h".into()], mask: true };
         let secrets = [("KEY".to_owned(), secret)].into();
-        let sealed = names(NetworkSpec { secrets, ..NetworkSpec::default() });
+        let sealed = names(&NetworkSpec { secrets, ..NetworkSpec::default() });
         assert_eq!(sealed.last().unwrap(), "KEY=PLACE");
     }
 }
