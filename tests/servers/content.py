@@ -42,6 +42,7 @@ ZONE = {
     "ten.good.test": a("10.66.0.1"),
     "metadata.good.test": a("169.254.169.254"),
     "shared.good.test": a("100.64.66.1"),
+    "self.good.test": a("45.33.8.2", AAAA=["2600:45:33:8::2"]),
     "inside.good.test": a("10.77.0.1"),
     "unique.good.test": {"AAAA": ["fd00:66::1"]},
     "link.good.test": {"AAAA": ["fe80::1"]},

@@ -2,8 +2,9 @@
 # A small internet: site.sh DIRECTORY
 #
 # Runs as the first process of new user (unless root), network, mount and process namespaces, and so does
-# everything that it starts. Addresses that look public are assigned to lo, and nothing else is there:
-# whoever enters these namespaces can reach what is listed here and no other host. It ends, and removes
+# everything that it starts. This network is that of a user's machine; its one cable leads to another
+# namespace with all the servers, at addresses that look public and at private ones, and from there
+# leads none: whoever enters can reach what is listed here and no other host. It ends, and removes
 # DIRECTORY, when its standard input does: the servers never outlive the test that asked for them.
 set -eu
 HERE=$(dirname "$0")
@@ -13,29 +14,56 @@ cd "$SITE"
 
 # Two web sites behind nginx, one allowed and one not; servers of web.py; of sockets.py; a name server
 # for us, one that nobody should ever ask, and one that a user may choose.
-NGINX=45.33.7.10 WEB=45.33.7.11 GRPC=45.33.7.12 WEBSOCKET=45.33.7.13 TCP=45.33.7.14 EVIL=45.33.7.15
+NGINX=45.33.7.10 WEB=45.33.7.11 GRPC=45.33.7.12 WEBSOCKET=45.33.7.13 TCP=45.33.7.14 EVIL=45.33.7.15 WRONG=45.33.7.16
 DNS=45.33.7.53 OTHER_DNS=45.33.7.54 CHOSEN_DNS=45.33.7.55
 WEB6=2600:45:33:7::11 EVIL6=2600:45:33:7::15
-# A private host that a user may allow, and private ones that nobody does.
+# A private host that a user may allow, and private ones that nobody does: in the network, and the
+# machine itself by all its names.
 INSIDE=10.77.0.1
-TRAPS=127.0.0.1,10.66.0.1,172.16.66.1,192.168.66.1,169.254.169.254,100.64.66.1,fd00:66::1
+TRAPS=10.66.0.1,172.16.66.1,192.168.66.1,169.254.169.254,100.64.66.1,fd00:66::1
+SELF=45.33.8.2 SELF6=2600:45:33:8::2
+OWN_TRAPS=127.0.0.1,::1,$SELF,$SELF6
+# Debian's: other interpreters do not have its libraries.
+PYTHON=/usr/bin/python3
 
-network() {
+# In either namespace.
+basics() {
     echo 0 >/proc/sys/net/ipv6/conf/all/disable_ipv6 || true
     # For those who come here without our rights.
     echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start
     ip link set lo up
-    for address in $NGINX $WEB $GRPC $WEBSOCKET $TCP $EVIL $DNS $OTHER_DNS $CHOSEN_DNS $INSIDE 45.33.7.16; do
-        echo "address add $address/32 dev lo"
-    done >addresses
-    for address in $(echo $TRAPS | tr , ' ') $WEB6 $EVIL6; do
+}
+
+# The servers' end of the cable; the other one is that of process 1. What is not here is nowhere, and who
+# asks for it is told so at once.
+servers_network() {
+    basics
+    echo 1 >/proc/sys/net/ipv4/ip_forward
+    echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+    addresses=$(echo "$TRAPS" | tr , ' ')
+    for address in $NGINX $WEB $GRPC $WEBSOCKET $TCP $EVIL $WRONG $DNS $OTHER_DNS $CHOSEN_DNS $INSIDE $WEB6 $EVIL6 $addresses; do
         case $address in
-        127.*) ;;
         *:*) echo "address add $address/128 dev lo nodad" ;;
         *) echo "address add $address/32 dev lo" ;;
         esac
-    done >>addresses
-    ip -batch addresses
+    done >"batch"
+    ip -batch batch
+    ip link add cable mtu 65535 type veth peer name eth0 mtu 65535 netns 1
+    ip address add 45.33.8.1/24 dev cable
+    ip address add 2600:45:33:8::1/64 dev cable nodad
+    ip link set cable up
+    ip route add unreachable default
+    ip -6 route add unreachable default
+}
+
+users_network() {
+    basics
+    until ip link show eth0 >/dev/null 2>&1; do sleep 0.02; done
+    ip address add $SELF/24 dev eth0
+    ip address add $SELF6/64 dev eth0 nodad
+    ip link set eth0 up
+    ip route add default via 45.33.8.1
+    ip -6 route add default via 2600:45:33:8::1
 }
 
 # The name server is that of the whole system. Nothing else answers for names, and no socket in /run
@@ -111,7 +139,7 @@ http {
     }
     # Its certificate is for other names.
     server {
-        listen 45.33.7.16:443 ssl;
+        listen $WRONG:443 ssl;
         ssl_certificate certificates/evil.pem;
         ssl_certificate_key certificates/evil.pem;
         location / { return 200 "you should not see this\n"; }
@@ -144,20 +172,30 @@ server() {
     ("$@" </dev/null 2>"$name.err" || cat "$name.err" >&2; echo "failed: $name") &
 }
 
-network
+# Everything behind the cable.
+servers() {
+    servers_network
+    server dns "$PYTHON" "$HERE/dns.py" zone.json dns.jsonl $DNS $OTHER_DNS $CHOSEN_DNS
+    server web "$PYTHON" "$HERE/web.py" "$SITE" certificates $WEB,$WEB6,$INSIDE $EVIL,$EVIL6 $TRAPS
+    server sockets "$PYTHON" "$HERE/sockets.py" "$SITE" certificates $WEBSOCKET $GRPC $TCP
+    server ssh ssh_server
+    server nginx nginx -e nginx.log -p "$SITE" -c "$SITE/nginx.conf"
+    wait
+}
+
+if [ "${2-}" = servers ]; then
+    servers
+    exit
+fi
 system
 certificates 2>openssl.log || { cat openssl.log >&2; exit 1; }
 mkdir -p www/www.good.test
 truncate -s 1G www/www.good.test/zeros
 nginx_config >nginx.conf
-# Debian's: other interpreters do not have its libraries.
-python=/usr/bin/python3
-"$python" "$HERE/content.py" "$SITE"
-server dns "$python" "$HERE/dns.py" zone.json dns.jsonl $DNS $OTHER_DNS $CHOSEN_DNS
-server web "$python" "$HERE/web.py" "$SITE" certificates $WEB,$WEB6,$INSIDE $EVIL,$EVIL6 $TRAPS
-server sockets "$python" "$HERE/sockets.py" "$SITE" certificates $WEBSOCKET $GRPC $TCP
-server ssh ssh_server
-server nginx nginx -e nginx.log -p "$SITE" -c "$SITE/nginx.conf"
+"$PYTHON" "$HERE/content.py" "$SITE"
+unshare --net "$0" "$SITE" servers </dev/null &
+users_network
+server own "$PYTHON" "$HERE/web.py" "$SITE" certificates "" "" $OWN_TRAPS
 until [ -e nginx.pid ] && grep -q 'Server listening' ssh.err; do sleep 0.02; done
 echo "ready: nginx"
 cat >/dev/null

@@ -306,10 +306,10 @@ def context(name):
 
 async def main():
     for certificate, addresses in zip(["good", "evil", "good"], sys.argv[3:]):
-        for address in addresses.split(","):
+        for address in filter(None, addresses.split(",")):
             await asyncio.start_server(serve, address, 80, backlog=4096, limit=1 << 20)
             await asyncio.start_server(serve, address, 443, ssl=context(certificate), backlog=4096, limit=1 << 20)
-    print("ready: web", flush=True)
+    print("ready: web" if sys.argv[3] else "ready: own", flush=True)
     await asyncio.Event().wait()
 
 

@@ -1,6 +1,6 @@
-//! A small internet of a test's own: namespaces with addresses that look public, and real servers
-//! behind them. The binary under test runs in there too, so nothing that a sandbox does can reach any
-//! other host. See `servers/site.sh` for what is where.
+//! A small internet of a test's own: real servers at addresses that look public, in a network namespace,
+//! and a user's machine with a cable to it, in another one. The binary under test runs on that machine,
+//! so nothing that a sandbox does can reach any other host. See `servers/site.sh` for what is where.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,9 +10,10 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use rustix::process::{getgid, getuid};
+use rustix::process::{Pid, getgid, getuid};
 use serde_json::{Map, Value};
 
+use crate::process::family;
 use crate::{Matchlock, Running, tool};
 
 /// nginx: `www.good.test` and `cdn.evil.test` themselves, other names of `good.test` from [`WEB`].
@@ -27,6 +28,8 @@ pub const EVIL: IpAddr = address(15);
 pub const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
 /// The system's name server.
 pub const DNS: IpAddr = address(53);
+/// The user's machine.
+pub const SELF: IpAddr = IpAddr::V4(Ipv4Addr::new(45, 33, 8, 2));
 /// A name server that nobody has configured.
 pub const OTHER_DNS: IpAddr = address(54);
 /// A name server for `--dns-servers`.
@@ -69,7 +72,7 @@ impl Site {
         // For nginx, which scripts/setup does not install as a package.
         command.env("PATH", tool::search_path()).stdin(Stdio::piped());
         let holder = Running::start(&mut command, START_LIMIT);
-        for server in ["dns", "web", "sockets", "nginx"] {
+        for server in ["dns", "web", "sockets", "own", "nginx"] {
             holder.wait_for_stdout(&format!("ready: {server}\n"));
         }
         let zone = fs::read(directory.join("zone.json")).expect("site.sh has written it");
@@ -106,13 +109,32 @@ impl Site {
         matchlock
     }
 
-    /// A program on this site's side of the sandboxes.
+    /// A program on the user's machine.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let (first, rest) = self.entrance();
         let mut command = Command::new(first);
         command.args(rest).arg(program.as_ref()).stdin(Stdio::null());
         command.env("SSL_CERT_FILE", self.authority());
+        command
+    }
+
+    /// A further server, where the others are.
+    ///
+    /// # Panics
+    /// When they are gone.
+    #[must_use]
+    pub fn server(&self, program: impl AsRef<Path>) -> Command {
+        let network = |pid: &Pid| fs::read_link(format!("/proc/{}/ns/net", pid.as_raw_nonzero())).ok();
+        let users = network(&self.holder.pid());
+        let servers = family(self.holder.pid()).into_iter().find(|pid| network(pid) != users);
+        let servers = servers.expect("they live as long as the site").as_raw_nonzero().to_string();
+        let mut command = Command::new(tool::find("nsenter"));
+        command.args(["--target", &servers, "--net", "--mount"]);
+        if !getuid().is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.arg(program.as_ref()).stdin(Stdio::null());
         command
     }
 
@@ -157,8 +179,8 @@ impl Site {
         self.log("sockets.jsonl").into_iter().filter(|line| line["service"] == name).collect()
     }
 
-    /// Nothing ever came to an address that is not public, to the other name server, or to a host that
-    /// no test allows.
+    /// Nothing ever came to an address that is not public, to the user's machine itself, or to the other
+    /// name server.
     ///
     /// # Panics
     /// When something did.
@@ -170,7 +192,7 @@ impl Site {
         };
         let touched: Vec<Value> =
             self.log("requests.jsonl").into_iter().filter(|line| !public(line)).collect();
-        assert!(touched.is_empty(), "private addresses were reached: {touched:?}");
+        assert!(touched.is_empty(), "private addresses, or our own, were reached: {touched:?}");
         let other = OTHER_DNS.to_string();
         let asked: Vec<Value> =
             self.log("dns.jsonl").into_iter().filter(|line| line["server"] == other.as_str()).collect();
@@ -227,6 +249,12 @@ mod tests {
     #[test]
     fn a_site_has_its_own_names_servers_and_certificates_and_no_other_host() {
         let site = Site::start();
+        let mut there = site.server(tool::find("curl"));
+        let there = there.args(["-sS", "http://45.33.7.10/hello"]);
+        assert_eq!(
+            Running::start(there, START_LIMIT).wait().success().stdout_text(),
+            "hello over HTTP/1.1\n"
+        );
         assert_eq!(curl(&site, &["https://www.good.test/hello"]), "hello over HTTP/2.0\n");
         assert!(curl(&site, &["https://api.good.test/reflect?here=1"]).contains("here=1"));
         assert_eq!(site.requests("here=1")[0]["server"], WEB.to_string());

@@ -2,7 +2,7 @@
 //! nobody's business.
 
 use harness::cache::CLIENTS;
-use harness::site::{DNS, EVIL, INSIDE, WEB};
+use harness::site::{DNS, EVIL, INSIDE, SELF, WEB};
 use harness::{Sandbox, Site};
 use serde_json::{Value, json};
 
@@ -162,7 +162,8 @@ fn row_2_names_that_are_missing_hidden_doubled_or_odd() {
 }
 
 /// Names whose addresses are private, all or some, and what was asked for.
-const PRIVATE_NAMES: [&str; 13] = [
+const PRIVATE_NAMES: [&str; 14] = [
+    "self",
     "loopback",
     "zero",
     "ten",
@@ -214,7 +215,7 @@ fn row_3_private_addresses_themselves_are_out_of_reach_in_every_mode() {
     let matchlock = site.matchlock().with_images(&[CLIENTS]);
     let program = format!(
         "for address in ['10.66.0.1', '172.16.66.1', '192.168.66.1', '169.254.169.254', '100.64.66.1', '100.127.255.1', 'fd00:66::1',\n\
-         \x20               'fd6d:6174:6368::1', '::ffff:10.66.0.1', '64:ff9b::a42:1', '2002:a42:1::1', '0.0.0.1', '224.0.0.1', '255.255.255.255', '240.0.0.1', '{INSIDE}']:\n\
+         \x20               'fd6d:6174:6368::1', '::ffff:10.66.0.1', '64:ff9b::a42:1', '2002:a42:1::1', '0.0.0.1', '224.0.0.1', '255.255.255.255', '240.0.0.1', '{INSIDE}', '{SELF}', '2600:45:33:8::2']:\n\
          \x20for port in [80, 443, 53]:\n\
          \x20 if port == 53: attempt(address, lambda: (plain(address, 22), '200')[1])\n\
          \x20 elif port == 80: attempt(address, lambda: answer(send(plain(address), get(address))))\n\

@@ -29,7 +29,7 @@ struct Proxy {
 impl Proxy {
     fn start(site: &Site) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let mut command = site.command(tool::find("mitmdump"));
+        let mut command = site.server(tool::find("mitmdump"));
         command.args([
             "--mode",
             "reverse:https://www.good.test@8443",

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use harness::site::SELF;
 use harness::{Matchlock, Running, Site, tool};
 use tempfile::TempDir;
 
@@ -86,8 +87,9 @@ impl Peer {
         let [address, gateway, mtu, netdev] = match network {
             Network::Slirp => ["10.0.2.15/24", "10.0.2.2", "1500", "user,id=net0"].map(str::to_owned),
             Network::Passt => [
-                "198.18.5.2/24".into(),
-                "198.18.5.1".into(),
+                // It gives the guest the addresses of this machine.
+                format!("{SELF}/24"),
+                "45.33.8.1".into(),
                 // passt's own default.
                 "65520".into(),
                 format!("stream,id=net0,server=off,addr.type=unix,addr.path={}", cable.display()),

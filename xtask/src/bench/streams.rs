@@ -21,19 +21,8 @@ const BYTES: u64 = 1 << 30;
 /// How long servers live: longer than any benchmark.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// Makes an interface with a default route, which leads nowhere: passt looks for one.
-const ROUTE: &str = "
-ip link add out type veth peer name nowhere
-ip addr add 198.18.5.2/24 dev out
-ip link set out up
-ip link set nowhere up
-ip route add default via 198.18.5.1 dev out
-";
-
 pub(crate) fn measure(site: &Site, report: &mut Report) -> Result<()> {
-    let mut route = site.command("/bin/sh");
-    let _ = Running::start(route.args(["-ec", ROUTE]), LIMIT).wait().success();
-    let mut server = site.command(tool::find("iperf3"));
+    let mut server = site.server(tool::find("iperf3"));
     let server = Running::start(server.args(["--server", "--forceflush", "--bind", &TCP.to_string()]), LIMIT);
     server.wait_for_stdout("Server listening");
     let matchlock = site.matchlock().with_images(&[CLIENTS]);
