@@ -40,7 +40,7 @@ impl Device for Port<'_> {
 
     fn transmit(&mut self, _: Instant) -> Option<Out<'_>> {
         self.full = !self.out.has_room();
-        (!self.full).then(|| Out(self.out))
+        (!self.full).then_some(Out(self.out))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

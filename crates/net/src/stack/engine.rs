@@ -31,7 +31,7 @@ use super::stream::Syn;
 pub(super) const PENDING: usize = 512;
 /// Datagrams that wait to be taken, besides the limit on their bytes.
 pub(super) const DATAGRAMS: usize = 1024;
-/// How long what was written before a shut-down is still offered to a guest that does not take it.
+/// How long what was written before a shut-down is still offered to a guest that takes none of it.
 const LINGER: Duration = Duration::from_secs(60);
 /// How long a connection may be open without a byte in either direction.
 const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -330,7 +330,7 @@ impl Core {
         }
         let mut at = state.active + IDLE;
         if let Some(released) = state.released {
-            at = at.min(released + LINGER);
+            at = at.min(released.max(state.active) + LINGER);
         }
         if let Some(next) = next.filter(|_| !full) {
             let micros = u64::try_from(next.total_micros()).unwrap_or(0);
@@ -398,25 +398,33 @@ fn list(listed: &mut Vec<Arc<Flow>>, flow: &Arc<Flow>, state: &mut State) {
 /// Does to the connection what its task wants, and what its age demands.
 fn apply(state: &mut State, now: Instant) {
     let (shut, mut aborted, released) = (state.shut, state.aborted, state.released);
-    let (mut active, idle_since) = (false, state.active);
-    if let Some(socket) = state.socket() {
-        active = socket.recv_queue() > 0 || socket.send_queue() > 0;
-        if let Some(released) = released {
-            // Nobody reads it any more. Once everything of ours has arrived, the guest is told so.
-            while socket.can_recv() && socket.recv(|data| (data.len(), ())).is_ok() {
-                aborted |= socket.state() == tcp::State::FinWait2;
-            }
-            aborted |= now >= released + LINGER;
-        }
-        aborted |= !active && now >= idle_since + IDLE;
-        // It listens again when the guest broke off its handshake.
-        if aborted || socket.state() == tcp::State::Listen {
-            socket.abort();
-        } else if shut && matches!(socket.state(), tcp::State::Established | tcp::State::CloseWait) {
-            socket.close();
-        }
+    let (queued, mut active) = (state.queued, state.active);
+    let Some(socket) = state.socket() else { return };
+    let queues = (socket.recv_queue(), socket.send_queue());
+    if queues != queued {
+        active = now;
     }
-    if active {
-        state.active = now;
+    if let Some(released) = released {
+        // Nobody reads it any more. Once everything of ours has arrived, the guest is told so.
+        while socket.can_recv() && socket.recv(|data| (data.len(), ())).is_ok() {
+            aborted |= socket.state() == tcp::State::FinWait2;
+        }
+        aborted |= now >= released.max(active) + LINGER;
     }
+    aborted |= now >= active + IDLE;
+    let close = shut
+        && match socket.state() {
+            tcp::State::Established => true,
+            // Not before everything has arrived: once smoltcp waits for the last acknowledgement, it takes
+            // no notice of the guest's window.
+            tcp::State::CloseWait => queues.1 == 0,
+            _ => false,
+        };
+    // It listens again when the guest broke off its handshake.
+    if aborted || socket.state() == tcp::State::Listen {
+        socket.abort();
+    } else if close {
+        socket.close();
+    }
+    (state.queued, state.active) = (queues, active);
 }

@@ -64,7 +64,9 @@ pub(super) struct State {
     pub(super) released: Option<Instant>,
     /// Bytes read since the guest was last told of the window.
     pub(super) unannounced: usize,
-    /// When something last moved.
+    /// Bytes that waited to be read and to be acknowledged, when it was last looked at.
+    pub(super) queued: (usize, usize),
+    /// When that last changed.
     pub(super) active: Instant,
     /// The thread's: whether it is in the list of those to be served.
     pub(super) listed: bool,
@@ -108,6 +110,7 @@ impl Flow {
                 aborted: false,
                 released: None,
                 unannounced: 0,
+                queued: (0, 0),
                 active: Instant::now(),
                 listed: false,
                 timer: None,

@@ -119,8 +119,8 @@ fn garbage_of_every_kind_leaves_no_trace() {
 fn frames_longer_than_the_mtu_are_dropped() {
     let (mut guest, mut host) = bed(1500);
     host.serve(hello);
-    guest.frame(&frames::ping(GATEWAY_V4.into(), &[0; 60_000]));
-    guest.frame(&frames::ethernet(GATEWAY_MAC, GUEST_MAC, EthernetProtocol::Ipv4, &[0; 69_000]));
+    guest.frame(&frames::ping(GATEWAY_V4.into(), &vec![0; 60_000]));
+    guest.frame(&frames::ethernet(GATEWAY_MAC, GUEST_MAC, EthernetProtocol::Ipv4, &vec![0; 69_000]));
     host.wait_dropped(Dropped::Malformed, 2);
     works(&mut guest);
 }
@@ -173,7 +173,7 @@ fn wild_lengths_end_the_link() {
 #[test]
 fn a_guest_that_never_reads_takes_no_more_than_its_share() {
     let (mut guest, mut host) = bed(DEFAULT_MTU);
-    let ping = frames::ping(GATEWAY_V4.into(), &[7; 60_000]);
+    let ping = frames::ping(GATEWAY_V4.into(), &vec![7; 60_000]);
     for _ in 0..500 {
         guest.frame(&ping);
     }
@@ -289,6 +289,39 @@ fn last_data_beyond_the_window_are_not_lost() {
     let mut all = Vec::new();
     host.runtime.block_on(stream.read_to_end(&mut all)).unwrap();
     assert!(all == payload);
+}
+
+#[test]
+fn a_window_that_opens_late_gets_the_rest_of_an_ended_stream() {
+    let (mut guest, mut host) = bed(DEFAULT_MTU);
+    host.serve(async |syn| {
+        let mut stream = syn.accept();
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+        stream.write_all(&vec![7; 100_000]).await.unwrap();
+        stream.shutdown().await.unwrap();
+    });
+    let from = end(2000, to(V4));
+    let (ours, mut theirs) = open(&mut guest, from, to(V4));
+    // The handshake said that windows are in units of 128 bytes.
+    let mut fin = Segment::syn(from, to(V4));
+    (fin.control, fin.sequence, fin.acknowledged, fin.window) = (TcpControl::Fin, ours, Some(theirs), 8);
+    guest.frame(&fin.frame());
+    let mut next = |guest: &mut Guest, longest: usize| loop {
+        let frame = guest.next_frame();
+        let segment = segment(&frame);
+        if (2..=longest).contains(&segment.payload().len()) {
+            theirs = segment.seq_number().0 + segment.payload().len() as i32;
+            break theirs;
+        }
+    };
+    let mut update = Segment::syn(from, to(V4));
+    (update.control, update.sequence) = (TcpControl::None, ours + 1);
+    update.acknowledged = Some(next(&mut guest, 1024));
+    for window in [0, 1000] {
+        update.window = window;
+        guest.frame(&update.frame());
+    }
+    next(&mut guest, 65_535);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn the_guest_ends_its_half_and_still_receives() {
         stream.shutdown().await.unwrap();
     });
     let handle = guest.connected(V4);
-    guest.send(handle, &[7; 100_000]);
+    guest.send(handle, &vec![7; 100_000]);
     guest.socket(handle).close();
     assert_eq!(guest.receive(handle, 12), b"100000 bytes");
     guest.until(|guest| !guest.socket(handle).is_open());
@@ -150,7 +150,7 @@ fn the_host_ends_its_half_and_still_receives() {
     let handle = guest.connected(V4);
     assert_eq!(guest.receive(handle, 4), b"done");
     guest.until(|guest| guest.socket(handle).state() == tcp::State::CloseWait);
-    guest.send(handle, &[7; 300_000]);
+    guest.send(handle, &vec![7; 300_000]);
     guest.socket(handle).close();
     guest.closed(handle);
     assert_eq!(hear.recv().unwrap(), 300_000);

@@ -17,7 +17,7 @@ fn datagrams_pass_both_ways() {
     let (mut guest, mut host) = bed(DEFAULT_MTU);
     for to in [V4, V6] {
         let to: SocketAddr = to.parse().unwrap();
-        for payload in [&b""[..], b"query", &[7; 60_000]] {
+        for payload in [&b""[..], b"query", &vec![7; 60_000]] {
             guest.frame(&frames::udp(end(4000, to), to, payload));
             let incoming = host.incoming.as_mut().unwrap();
             let datagram = host.runtime.block_on(incoming.udp.recv()).unwrap();
