@@ -23,7 +23,7 @@ use crate::names::Names;
 use crate::own;
 use crate::report::Reporter;
 use crate::sniff::Protocol;
-use crate::tls::Authority;
+use crate::tls::LateAuthority;
 use crate::tunnel::{self, Terms};
 use crate::upstream::Upstream;
 use first::First;
@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     /// Who answers look-ups.
     pub(crate) dns: Arc<dns::Service>,
     /// Who makes the certificates for the guest.
-    pub(crate) authority: Authority,
+    pub(crate) authority: Arc<LateAuthority>,
     /// Who is told of everything.
     pub(crate) reporter: Reporter,
     /// Who answers callbacks of rules.

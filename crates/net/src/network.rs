@@ -19,7 +19,7 @@ use crate::names::Names;
 use crate::report::Reporter;
 use crate::resolve::{self, Resolver};
 use crate::stack::{self, Datagram, Incoming, Replies, Settings, Stack, Syn};
-use crate::tls::{Authority, AuthorityError};
+use crate::tls::{AuthorityError, LateAuthority};
 use crate::udp;
 use crate::upstream::{Roots, Upstream};
 
@@ -65,7 +65,8 @@ impl Explain for NetworkError {
 
 /// The network of a sandbox. Dropping it ends every connection.
 pub struct Network {
-    certificate: Option<String>,
+    /// If the guest has to trust it.
+    authority: Option<Arc<LateAuthority>>,
     tasks: AbortHandle,
     _stack: Stack,
 }
@@ -79,8 +80,12 @@ impl Network {
     /// See [`NetworkError`].
     pub fn start(link: UnixStream, config: Config) -> Result<Self, NetworkError> {
         let Config { policy, dns_servers, mtu, reporter, callback_socket } = config;
-        let authority = Authority::new()?;
-        let certificate = policy.borrow().looks_inside().then(|| authority.certificate_pem().to_owned());
+        let authority = Arc::new(LateAuthority::default());
+        let trusted = policy.borrow().looks_inside().then(|| Arc::clone(&authority));
+        if let Some(authority) = trusted.clone() {
+            // By the time that its certificate is asked for, it is there.
+            tokio::task::spawn_blocking(move || authority.get().map(drop));
+        }
         let (stack, incoming) = stack::start(link, Settings { mtu }).map_err(NetworkError::Stack)?;
         let names = Names::new();
         let resolver = Resolver::new(if dns_servers.is_empty() {
@@ -99,13 +104,17 @@ impl Network {
             callback_socket,
         });
         let tasks = tokio::spawn(serve(incoming, stack.replies(), shared)).abort_handle();
-        Ok(Self { certificate, tasks, _stack: stack })
+        Ok(Self { authority: trusted, tasks, _stack: stack })
     }
 
     /// The certificate of the sandbox's authority, PEM, if the guest has to trust one.
-    #[must_use]
-    pub fn certificate(&self) -> Option<&str> {
-        self.certificate.as_deref()
+    ///
+    /// # Errors
+    ///
+    /// The authority could not be made.
+    pub fn certificate(&self) -> Result<Option<String>, NetworkError> {
+        let Some(authority) = &self.authority else { return Ok(None) };
+        Ok(Some(authority.get()?.certificate_pem().to_owned()))
     }
 }
 

@@ -3,8 +3,10 @@
 pub mod hello;
 
 mod authority;
+mod late;
 
 pub use authority::{Authority, AuthorityError};
+pub use late::LateAuthority;
 
 use std::sync::{Arc, LazyLock};
 

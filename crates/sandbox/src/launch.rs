@@ -26,7 +26,7 @@ use crate::command::{self, CommandError};
 use crate::disk::{self, DiskError};
 use crate::home::Home;
 use crate::log::{self, Log};
-use crate::network::{self, Connected, Network, Plug};
+use crate::network::{self, Network, Plug};
 use crate::process;
 use crate::random::random;
 use crate::running::Sandbox;
@@ -336,7 +336,7 @@ async fn start(
     timings.mark("disks");
     let network = engine.policy.map(|policy| Network::start(spec, policy, tenure.directory())).transpose()?;
     let (network, plug) = network.unzip();
-    let (nic, connected) = plug.map(|Plug { nic, guest }| (nic, guest)).unzip();
+    let (nic, cable) = plug.map(|Plug { nic, guest }| (nic, guest)).unzip();
     timings.mark("network");
     let console = log.clone();
     let machine = engine.vmm.boot(MachineSpec {
@@ -357,7 +357,12 @@ async fn start(
     }
     timings.mark("start VMM");
     let entropy = random::<ENTROPY_LEN>().map_err(LaunchError::Entropy)?.to_vec();
-    let config = || boot_config(tenure.id(), spec, root, mounts, entropy, connected);
+    let certificate = network.as_ref().map(Network::certificate).transpose()?.flatten();
+    let config = || BootConfig {
+        network: cable,
+        certificate,
+        ..boot_config(tenure.id(), spec, root, mounts, entropy)
+    };
     let booted = tokio::select! {
         booted = boot::converse(machine.channel(), config, timings) => booted,
         exit = machine.exited() => return Err(LaunchError::Exited(exit)),
@@ -410,9 +415,7 @@ fn boot_config(
     root: Root,
     mounts: Vec<Mount>,
     entropy: Vec<u8>,
-    connected: Option<Connected>,
 ) -> BootConfig {
-    let (network, certificate) = connected.map(|it| (it.network, it.certificate)).unzip();
     let hosts =
         spec.add_hosts.iter().map(|(address, name)| HostEntry { address: *address, name: name.clone() });
     BootConfig {
@@ -424,8 +427,8 @@ fn boot_config(
         root,
         mounts,
         cpu_quota_millis: spec.resources.cpus.quota_millis(),
-        network,
-        certificate: certificate.flatten(),
+        network: None,
+        certificate: None,
     }
 }
 

@@ -76,24 +76,16 @@ impl Explain for AllowListError {
 /// The network of a sandbox that runs. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Network {
-    _network: net::Network,
+    network: net::Network,
     /// Changed by one at a time.
     policy: Mutex<watch::Sender<Policy>>,
 }
 
-/// What a VM is to be connected with, and what its guest is told.
+/// What a VM is to be connected with, and what its guest is told of that.
 #[derive(Debug)]
 pub(crate) struct Plug {
     pub(crate) nic: Nic,
-    pub(crate) guest: Connected,
-}
-
-/// What a guest is told of its network.
-#[derive(Debug)]
-pub(crate) struct Connected {
-    pub(crate) network: boot::Network,
-    /// PEM.
-    pub(crate) certificate: Option<String>,
+    pub(crate) guest: boot::Network,
 }
 
 impl Network {
@@ -117,20 +109,22 @@ impl Network {
         let network = net::Network::start(ours, config)?;
         let plug = Plug {
             nic: Nic { socket: theirs, mac: addresses::GUEST_MAC, mtu },
-            guest: Connected {
-                network: boot::Network {
-                    mtu,
-                    addresses: vec![
-                        (addresses::GUEST_V4.into(), addresses::PREFIX_V4),
-                        (addresses::GUEST_V6.into(), addresses::PREFIX_V6),
-                    ],
-                    gateways: vec![addresses::GATEWAY_V4.into(), addresses::GATEWAY_V6.into()],
-                    gateway_mac: addresses::GATEWAY_MAC,
-                },
-                certificate: network.certificate().map(str::to_owned),
+            guest: boot::Network {
+                mtu,
+                addresses: vec![
+                    (addresses::GUEST_V4.into(), addresses::PREFIX_V4),
+                    (addresses::GUEST_V6.into(), addresses::PREFIX_V6),
+                ],
+                gateways: vec![addresses::GATEWAY_V4.into(), addresses::GATEWAY_V6.into()],
+                gateway_mac: addresses::GATEWAY_MAC,
             },
         };
-        Ok((Self { _network: network, policy: Mutex::new(policy) }, plug))
+        Ok((Self { network, policy: Mutex::new(policy) }, plug))
+    }
+
+    /// The certificate that the guest is to trust, PEM, if there is one. It may have to be waited for.
+    pub(crate) fn certificate(&self) -> Result<Option<String>, StartError> {
+        Ok(self.network.certificate()?)
     }
 
     /// Allows hosts, for new connections and requests.

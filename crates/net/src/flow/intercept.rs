@@ -160,8 +160,9 @@ impl Flow {
         host: &Host,
         agreed: Option<&[u8]>,
     ) -> io::Result<TlsStream<S>> {
-        let config =
-            self.shared.authority.server_config(host, agreed.as_slice()).map_err(io::Error::other)?;
+        let authority = self.shared.authority.get();
+        let config = authority.and_then(|authority| authority.server_config(host, agreed.as_slice()));
+        let config = config.map_err(io::Error::other)?;
         timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(guest)).await?
     }
 

@@ -209,7 +209,7 @@ impl World {
             upstream: Arc::new(upstream),
             names,
             dns: Arc::new(dns),
-            authority: Authority::new().unwrap(),
+            authority: Arc::default(),
             reporter,
             callback_socket: None,
         });
@@ -242,7 +242,8 @@ impl World {
         name: &str,
         alpn: &[&[u8]],
     ) -> io::Result<TlsStream<S>> {
-        let certificate = CertificateDer::from_pem_slice(self.shared.authority.certificate_pem().as_bytes());
+        let certificate =
+            CertificateDer::from_pem_slice(self.shared.authority.get().unwrap().certificate_pem().as_bytes());
         let mut roots = RootCertStore::empty();
         roots.add(certificate.unwrap()).unwrap();
         trust(&roots, stream, name, alpn).await
