@@ -69,15 +69,12 @@ pub(super) fn upgrade(parts: &Parts) -> Upgrade {
         return Upgrade::None;
     }
     let is_asked = tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let mut wanted = tokens(headers, &header::UPGRADE);
-    let (Some(protocol), None, true) = (wanted.next(), wanted.next(), is_asked) else {
-        return Upgrade::None;
-    };
-    if protocol.eq_ignore_ascii_case("h2c") {
+    let wanted: Vec<&str> = tokens(headers, &header::UPGRADE).collect();
+    if !is_asked || wanted.iter().all(|protocol| protocol.eq_ignore_ascii_case("h2c")) {
         return Upgrade::None;
     }
     let one = |name| headers.get_all(name).iter().count() == 1;
-    let is_web_socket = protocol.eq_ignore_ascii_case("websocket")
+    let is_web_socket = matches!(wanted[..], [protocol] if protocol.eq_ignore_ascii_case("websocket"))
         && parts.method == Method::GET
         && parts.version == Version::HTTP_11
         && one(header::SEC_WEBSOCKET_KEY)

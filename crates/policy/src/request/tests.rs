@@ -141,8 +141,11 @@ fn what_is_not_allowed_is_refused() {
     assert_eq!(code(get("/").header("host", "plain.example"), &plain(80)), "host_not_allowed");
     let connect = Request::connect("other.example:443").header("host", "other.example:443");
     assert_eq!(code(connect, &tls("other.example")), "connect_method");
-    let upgrade = get("/").header("host", "other.example").header("connection", "upgrade");
-    assert_eq!(code(upgrade.header("upgrade", "tcp"), &tls("other.example")), "upgrade_not_allowed");
+    for protocol in ["tcp", "TLS/1.0", "websocket", "websocket, tcp", "h2c, tcp"] {
+        let upgrade = get("/").header("host", "other.example").header("connection", "upgrade");
+        let upgrade = upgrade.header("upgrade", protocol);
+        assert_eq!(code(upgrade, &tls("other.example")), "upgrade_not_allowed", "{protocol}");
+    }
 }
 
 #[test]
