@@ -325,7 +325,7 @@ impl Core {
         if over {
             return self.forget(flow, state);
         }
-        if full {
+        if full && !std::mem::replace(&mut state.blocked, true) {
             self.blocked.push(flow.clone());
         }
         let mut at = state.active + IDLE;
@@ -373,7 +373,9 @@ impl Core {
             return false;
         }
         for flow in std::mem::take(&mut self.blocked) {
-            list(&mut self.listed, &flow, &mut flow.lock());
+            let mut state = flow.lock();
+            state.blocked = false;
+            list(&mut self.listed, &flow, &mut state);
         }
         true
     }

@@ -70,6 +70,8 @@ pub(super) struct State {
     pub(super) active: Instant,
     /// The thread's: whether it is in the list of those to be served.
     pub(super) listed: bool,
+    /// The thread's: whether it is in the list of those that wait for room.
+    pub(super) blocked: bool,
     /// The thread's: when it is in the timers for.
     pub(super) timer: Option<Instant>,
 }
@@ -113,6 +115,7 @@ impl Flow {
                 queued: (0, 0),
                 active: Instant::now(),
                 listed: false,
+                blocked: false,
                 timer: None,
             }),
             _share: share,

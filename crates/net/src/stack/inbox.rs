@@ -24,7 +24,17 @@ pub enum LinkError {
     },
     /// The socket failed.
     #[error("the network link failed")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // Closed with something of ours unread, or while we write.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// What has been read and not been looked at.

@@ -199,9 +199,9 @@ fn segment(frame: &[u8]) -> TcpPacket<&[u8]> {
 pub(super) fn open(guest: &mut Guest, from: SocketAddr, to: SocketAddr) -> (i32, i32) {
     let mut syn = Segment::syn(from, to);
     guest.frame(&syn.frame());
-    // Others may still get something.
+    // Others may still get something, and this guest's own TCP/IP its answer to ARP.
     let mut answer = guest.next_frame();
-    while segment(&answer).dst_port() != from.port() {
+    while answer[12..14] != [8, 0] || segment(&answer).dst_port() != from.port() {
         answer = guest.next_frame();
     }
     let answer = segment(&answer);
