@@ -26,7 +26,7 @@ use crate::dns;
 use crate::names::Names;
 use crate::report::Reporter;
 use crate::resolve::{self, Resolver};
-use crate::tls::{Authority, provider};
+use crate::tls::provider;
 use crate::upstream::{Roots, Upstream};
 
 pub(super) const GREETING: &[u8] = b"220 ready\r\n";
