@@ -20,6 +20,7 @@ use policy::{Denial, HostName, Mode, Policy};
 use tokio::sync::{Semaphore, watch};
 
 use crate::names::Names;
+use crate::own;
 use crate::report::{self, Reporter};
 use crate::resolve::{ResolveError, Resolver};
 use query::{Asked, Refused};
@@ -102,7 +103,7 @@ impl Service {
         let policy = self.policy.borrow().clone();
         let (mut admitted, mut denial) = (Vec::new(), None);
         for address in found.addresses.iter() {
-            match policy.answerable(name, *address) {
+            match own::told_of(&policy, *address).answerable(name, *address) {
                 Ok(()) => admitted.push(*address),
                 Err(denied) => denial = Some(denied),
             }
