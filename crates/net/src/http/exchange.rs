@@ -218,6 +218,10 @@ impl Shared {
         let ResponsePlan { mut parts, body: body_plan, masker } = *plan;
         // The guest's connection has its own.
         parts.version = Version::HTTP_11;
+        if masker.is_some() {
+            // The words behind the status are kept in there, and nobody has looked at them.
+            parts.extensions.clear();
+        }
         if is_upgraded {
             let guest = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
             let guest = guest.filter(|_| upgrades);

@@ -131,7 +131,8 @@ async fn smuggling_ends_the_connection_with_a_reason() {
     assert!(answer.contains("malformed_request"));
     let events = world.events(2).await;
     assert!(!events[0].blocked && events[1].blocked);
-    assert_eq!(events[1].rule.as_deref(), Some("malformed_request: Transfer-Encoding is not chunked alone"));
+    assert_eq!(events[1].block_code.as_deref(), Some("malformed_request"));
+    assert_eq!(events[1].rule.as_deref(), Some("Transfer-Encoding is not chunked alone"));
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ async fn a_rule_blocks_and_is_named_to_the_user_but_not_to_the_guest() {
     let (status, _, body) = answer(&world, "other.example").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(body.contains("rule_block") && !body.contains("nothing"));
-    assert_eq!(world.events(1).await[0].rule.as_deref(), Some("rule_block: rule nothing"));
+    assert_eq!(world.events(1).await[0].rule.as_deref(), Some("rule nothing"));
     assert_eq!(world.connected(), []);
 }
 

@@ -34,6 +34,17 @@ async fn a_value_goes_to_its_own_host_and_is_not_seen_by_the_guest() {
 }
 
 #[tokio::test]
+async fn a_value_in_the_words_behind_the_status_is_hidden() {
+    let world = World::new(|_| async {
+        let words = hyper::ext::ReasonPhrase::from_static(VALUE.as_bytes());
+        Response::builder().status(400).extension(words).body(Pieces::of(&[])).unwrap()
+    });
+    let request = b"GET / HTTP/1.1\r\nHost: own.example\r\n\r\n";
+    let answer = world.raw(Some("own.example"), 443, request).await;
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+}
+
+#[tokio::test]
 async fn basic_credentials_are_decoded_and_rebuilt() {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;

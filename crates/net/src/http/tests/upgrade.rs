@@ -77,7 +77,7 @@ async fn the_value_is_put_into_the_upgrade_and_ends_the_socket_when_it_comes_bac
     assert!(!String::from_utf8_lossy(&received).contains(VALUE));
     let event = &world.events(1).await[0];
     assert!(event.blocked);
-    assert_eq!(event.rule.as_deref(), Some("secret_reflected"));
+    assert_eq!(event.block_code.as_deref(), Some("secret_reflected"));
 }
 
 #[tokio::test]
