@@ -38,7 +38,7 @@ use shared::Shared;
 pub const MIN_MTU: u16 = 1280;
 /// The most: the longest IPv4 packet, less what keeps TCP's part of it aligned.
 pub const MAX_MTU: u16 = 65_520;
-/// The fastest: the cost is by the frame, and a link without wires carries any.
+/// As few frames as can be: each costs the guest's kernel and the VMM, and no wire limits them.
 pub const DEFAULT_MTU: u16 = MAX_MTU;
 
 /// Bytes of frames that the kernel holds for each direction of the link, if it lets us choose.

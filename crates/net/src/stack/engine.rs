@@ -205,12 +205,16 @@ impl Core {
                 self.open(key, segment, sequence)?;
             }
             (Phase::Open(connection), kind) => {
-                let parts = if kind == Kind::Last { last::split(segment.packet) } else { None };
-                let (first, second) = match &parts {
-                    Some([data, fin]) => (&data[..], Some(&fin[..])),
-                    None => (segment.packet, None),
+                let parts = match kind {
+                    _ if connection.guest_is_done() => {
+                        last::without_data(segment.packet).map(|bare| [None, Some(bare)])
+                    }
+                    Kind::Last => last::split(segment.packet).map(|parts| parts.map(Some)),
+                    _ => None,
                 };
-                for packet in std::iter::once(first).chain(second) {
+                let parts = parts.as_ref().map(|parts| parts.each_ref().map(Option::as_deref));
+                let parts = parts.unwrap_or([Some(segment.packet), None]);
+                for packet in parts.into_iter().flatten() {
                     let mut port = Port::new(Some(packet), out, self.shared.mtu);
                     self.interface.poll_ingress_single(moment, &mut port, &mut connection.set);
                 }

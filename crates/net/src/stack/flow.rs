@@ -17,14 +17,18 @@ use super::shared::{Share, Shared};
 /// Connections that there may be. Each costs memory and a task: more is a guest that wants to exhaust them.
 pub(super) const FLOWS: usize = 4096;
 /// Bytes that all connections' buffers share before new ones get the smallest.
-const BUFFERS: usize = 96 * 1024 * 1024;
+pub(super) const BUFFERS: usize = 96 * 1024 * 1024;
 /// The part of what is left of them that a new connection gets for each direction.
 const PART: usize = 128;
 /// Bytes buffered each way by a connection when there are few: enough to keep the link busy while the
-/// other side is not scheduled. Just below a power of two, where windows are rounded to fewer bytes.
-const LARGEST: usize = 508 * 1024;
+/// other side is not scheduled.
+pub(super) const LARGEST: usize = WINDOW << 3;
+/// The largest window without scaling. A larger buffer is this, shifted, and nothing in between: after its
+/// SYN-ACK smoltcp takes the window that was in it, which is not scaled, for a scaled one. Were that more
+/// than the buffer, a guest that uses it would make smoltcp panic.
+const WINDOW: usize = 0xffff;
 /// The same when there are many.
-const SMALLEST: usize = 32 * 1024;
+pub(super) const SMALLEST: usize = 32 * 1024;
 /// How long a connection is silent before the guest is asked whether it still knows of it.
 const KEEP_ALIVE: Duration = Duration::from_secs(600);
 /// How long the guest may be silent, then: a few of those questions.
@@ -207,10 +211,16 @@ impl Wakers {
     }
 }
 
+/// Bytes of each buffer of a connection when that many are left for all.
+pub(super) fn buffer_size(left: usize) -> usize {
+    let part = (left / PART).min(LARGEST);
+    (0..=3).map(|shift| WINDOW << shift).rfind(|size| *size <= part).unwrap_or(SMALLEST)
+}
+
 impl Connection {
     fn new(destination: SocketAddr, shared: &Arc<Shared>) -> Self {
         let left = BUFFERS.saturating_sub(shared.reserved.load(Ordering::Relaxed));
-        let size = (left / PART).clamp(SMALLEST, LARGEST) & !0xfff;
+        let size = buffer_size(left);
         let buffers = Share::take(shared, |shared| &shared.reserved, 2 * size, usize::MAX)
             .expect("there is no limit: FLOWS limits it");
         let buffer = || tcp::SocketBuffer::new(vec![0; size]);
@@ -228,6 +238,12 @@ impl Connection {
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
         Self { set, handle, _buffers: buffers }
+    }
+
+    /// Whether the guest has said that it sends no more.
+    pub(super) fn guest_is_done(&mut self) -> bool {
+        use tcp::State::{CloseWait, Closing, LastAck, TimeWait};
+        matches!(self.socket().state(), CloseWait | Closing | LastAck | TimeWait)
     }
 
     pub(super) fn socket(&mut self) -> &mut tcp::Socket<'static> {

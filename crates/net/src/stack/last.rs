@@ -1,45 +1,61 @@
-//! The last segment of one direction, in two: its data, then a FIN.
+//! The end of what the guest sends, of which smoltcp makes too little.
 //!
-//! smoltcp cuts data off at the window's edge and takes the FIN behind them for good all the same: bytes
-//! would be missing, and nobody would know. The edge may come nearer, since the window is rounded. Behind
-//! data that were cut off, a FIN alone is out of order, and is sent again by the guest.
+//! It cuts data off at the window's edge and takes the FIN behind them for good all the same: bytes would be
+//! missing, and nobody would know. So the last segment is given to it in two, its data and then its FIN.
+//! Behind data that were cut off, a FIN alone is out of order, and is sent again by the guest.
+//!
+//! It also takes data that come after the FIN. There are none: what such a segment acknowledges counts, and
+//! nothing else.
 
 use smoltcp::wire::{IpAddress, IpVersion, Ipv4Packet, Ipv6Packet, TcpPacket};
 
-/// The packet's data and its FIN, each a packet. `None` if it is not what the filter says that it is.
+/// The packet with a FIN, its data without it and it without them. `None` if it is no TCP segment.
 pub(super) fn split(packet: &[u8]) -> Option<[Vec<u8>; 2]> {
-    let (header, source, destination) = match IpVersion::of_packet(packet).ok()? {
-        IpVersion::Ipv4 => {
-            let ip = Ipv4Packet::new_checked(packet).ok()?;
-            (usize::from(ip.header_len()), IpAddress::from(ip.src_addr()), IpAddress::from(ip.dst_addr()))
-        }
-        IpVersion::Ipv6 => {
-            let ip = Ipv6Packet::new_checked(packet).ok()?;
-            (ip.header_len(), IpAddress::from(ip.src_addr()), IpAddress::from(ip.dst_addr()))
-        }
-    };
-    let segment = TcpPacket::new_checked(packet.get(header..)?).ok()?;
-    let headers = header + usize::from(segment.header_len());
-    let end = segment.seq_number() + segment.payload().len();
-
+    let (header, source, destination) = ends(packet)?;
     let mut data = packet.to_vec();
-    let mut segment = TcpPacket::new_unchecked(data.get_mut(header..)?);
+    let mut segment = TcpPacket::new_checked(data.get_mut(header..)?).ok()?;
     segment.set_fin(false);
     segment.fill_checksum(&source, &destination);
+    Some([data, without_data(packet)?])
+}
 
-    let mut fin = packet.get(..headers)?.to_vec();
-    let mut segment = TcpPacket::new_unchecked(fin.get_mut(header..)?);
+/// The packet without its data, which it is behind. `None` if it has none, or is no TCP segment.
+pub(super) fn without_data(packet: &[u8]) -> Option<Vec<u8>> {
+    let (header, source, destination) = ends(packet)?;
+    let segment = TcpPacket::new_checked(packet.get(header..)?).ok()?;
+    if segment.payload().is_empty() {
+        return None;
+    }
+    let end = segment.seq_number() + segment.payload().len();
+    let headers = header + usize::from(segment.header_len());
+
+    let mut bare = packet.get(..headers)?.to_vec();
+    let mut segment = TcpPacket::new_unchecked(bare.get_mut(header..)?);
     segment.set_seq_number(end);
     segment.fill_checksum(&source, &destination);
     let length = u16::try_from(headers).ok()?;
-    if header == smoltcp::wire::IPV4_HEADER_LEN {
-        let mut ip = Ipv4Packet::new_unchecked(&mut fin);
+    if source.version() == IpVersion::Ipv4 {
+        let mut ip = Ipv4Packet::new_unchecked(&mut bare);
         ip.set_total_len(length);
         ip.fill_checksum();
     } else {
-        Ipv6Packet::new_unchecked(&mut fin).set_payload_len(length - u16::try_from(header).ok()?);
+        Ipv6Packet::new_unchecked(&mut bare).set_payload_len(length - u16::try_from(header).ok()?);
     }
-    Some([data, fin])
+    Some(bare)
+}
+
+/// How long the IP header is, and what addresses are in it.
+fn ends(packet: &[u8]) -> Option<(usize, IpAddress, IpAddress)> {
+    match IpVersion::of_packet(packet).ok()? {
+        IpVersion::Ipv4 => {
+            let ip = Ipv4Packet::new_checked(packet).ok()?;
+            Some((usize::from(ip.header_len()), ip.src_addr().into(), ip.dst_addr().into()))
+        }
+        IpVersion::Ipv6 => {
+            let ip = Ipv6Packet::new_checked(packet).ok()?;
+            Some((ip.header_len(), ip.src_addr().into(), ip.dst_addr().into()))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,15 +3,17 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use smoltcp::wire::{EthernetFrame, EthernetProtocol, Ipv4Packet, TcpControl, TcpPacket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::frames::{self, Segment, guest as end};
-use super::{DEFAULT_MTU, Dropped, Guest, Host, bed};
+use super::{DEFAULT_MTU, Dropped, Guest, HANG, Host, bed};
 use crate::addresses::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST_MAC, GUEST_V4};
 use crate::stack::engine::PENDING;
-use crate::stack::{LinkError, Syn};
+use crate::stack::flow::{BUFFERS, LARGEST, SMALLEST, buffer_size};
+use crate::stack::{LinkError, Stream, Syn};
 
 const V4: &str = "192.0.2.7:80";
 
@@ -254,41 +256,140 @@ fn nonsense_on_an_open_connection_breaks_nothing_else() {
     works(&mut guest);
 }
 
+/// A connection opened by hand, whose guest sends any part of a payload at any time.
+struct Sender {
+    from: SocketAddr,
+    ends: (i32, i32),
+    payload: Vec<u8>,
+}
+
+impl Sender {
+    /// Begins with a stream on the host that nobody reads yet. The payload is longer than the window.
+    fn new(guest: &mut Guest, host: &mut Host) -> (Self, Stream) {
+        let from = end(2000, to(V4));
+        let mut syn = Segment::syn(from, to(V4));
+        guest.frame(&syn.frame());
+        let stream = host.syn(guest).accept();
+        let theirs = segment(&guest.next_frame()).seq_number().0.wrapping_add(1);
+        let ours = syn.sequence + 1;
+        (syn.control, syn.sequence, syn.acknowledged) = (TcpControl::None, ours, Some(theirs));
+        guest.frame(&syn.frame());
+        let payload = (0..LARGEST + 1000).map(|at| (at / 251 + at) as u8).collect();
+        (Self { from, ends: (ours, theirs), payload }, stream)
+    }
+
+    /// Sends that part of it, with a FIN if it is the last.
+    fn send(&self, guest: &mut Guest, part: std::ops::Range<usize>) {
+        let last = part.end == self.payload.len();
+        let sent = Segment {
+            from: self.from,
+            to: to(V4),
+            control: if last { TcpControl::Fin } else { TcpControl::Psh },
+            sequence: self.ends.0 + part.start as i32,
+            acknowledged: Some(self.ends.1),
+            window: 64_000,
+            payload: &self.payload[part],
+        };
+        guest.frame(&sent.frame());
+    }
+
+    /// Sends it in order from one place to another.
+    fn fill(&self, guest: &mut Guest, part: std::ops::Range<usize>) {
+        for start in part.clone().step_by(60_000) {
+            self.send(guest, start..part.end.min(start + 60_000));
+        }
+    }
+
+    /// Lets the stream be read, sends again from `start`, and expects every byte to arrive.
+    fn finish(&self, guest: &mut Guest, host: &Host, mut stream: Stream, start: usize) {
+        let reader = host.runtime.spawn(async move {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await.map(|_| all)
+        });
+        let since = Instant::now();
+        while !reader.is_finished() {
+            assert!(since.elapsed() < HANG, "it does not end");
+            self.fill(guest, start..self.payload.len());
+            guest.drain();
+        }
+        let all = host.runtime.block_on(reader).unwrap().unwrap();
+        assert_eq!(all.len(), self.payload.len());
+        assert!(all == self.payload);
+    }
+}
+
+/// Waits until everything that was sent has been looked at.
+fn settle(guest: &mut Guest) {
+    guest.frame(&frames::ping(GATEWAY_V4.into(), b"settled"));
+    while !guest.next_frame().ends_with(b"settled") {}
+}
+
 #[test]
 fn last_data_beyond_the_window_are_not_lost() {
+    let (mut guest, mut host) = bed(DEFAULT_MTU);
+    let (sender, stream) = Sender::new(&mut guest, &mut host);
+    let edge = LARGEST - 500;
+    sender.fill(&mut guest, 0..edge);
+    // More than fits, and the end: what does not fit must be asked for again.
+    sender.send(&mut guest, edge..sender.payload.len());
+    settle(&mut guest);
+    sender.finish(&mut guest, &host, stream, edge);
+}
+
+#[test]
+fn data_beyond_the_buffer_right_after_the_handshake_break_nothing() {
+    for out_of_order in [false, true] {
+        let (mut guest, mut host) = bed(DEFAULT_MTU);
+        let (sender, stream) = Sender::new(&mut guest, &mut host);
+        let edge = LARGEST - 10_000;
+        if out_of_order {
+            sender.send(&mut guest, edge..LARGEST + 900);
+            sender.fill(&mut guest, 0..edge);
+        } else {
+            sender.fill(&mut guest, 0..LARGEST + 900);
+        }
+        settle(&mut guest);
+        assert!(host.stack.fault().is_none());
+        sender.finish(&mut guest, &host, stream, edge);
+    }
+}
+
+#[test]
+fn data_after_the_end_are_not_taken() {
     let (mut guest, mut host) = bed(DEFAULT_MTU);
     let from = end(2000, to(V4));
     guest.frame(&Segment::syn(from, to(V4)).frame());
     let mut stream = host.syn(&mut guest).accept();
-    let answer = guest.next_frame();
-    let theirs = segment(&answer).seq_number().0.wrapping_add(1);
-    // All that fits into the window of the handshake, which is not scaled, and a byte more.
-    let payload: Vec<u8> = (0..=u16::MAX).map(|byte| byte as u8).collect();
-    let mut acknowledged = 0;
-    for (begin, finish) in [(0, 60_000), (60_000, 65_536), (65_530, 65_536)] {
-        let control = if finish == payload.len() { TcpControl::Fin } else { TcpControl::Psh };
-        let sequence = 1001 + begin as i32;
-        let payload = &payload[begin..finish];
-        let sent = Segment {
-            from,
-            to: to(V4),
-            control,
-            sequence,
-            acknowledged: Some(theirs),
-            window: 64_000,
-            payload,
-        };
+    let theirs = segment(&guest.next_frame()).seq_number().0.wrapping_add(1);
+    let mut sent = Segment::syn(from, to(V4));
+    sent.acknowledged = Some(theirs);
+    for (control, sequence, payload) in [
+        (TcpControl::Fin, 1001, &b"before"[..]),
+        (TcpControl::Psh, 1008, b"after"),
+        (TcpControl::Fin, 1013, b"and again"),
+        // Where smoltcp's numbers wrap.
+        (TcpControl::Psh, 1008_i32.wrapping_add(i32::MAX), b"far"),
+        (TcpControl::Psh, 1008_i32.wrapping_add(i32::MIN), b"far"),
+    ] {
+        (sent.control, sent.sequence, sent.payload) = (control, sequence, payload);
         guest.frame(&sent.frame());
-        if finish == 65_536 {
-            let answer = guest.next_frame();
-            acknowledged = segment(&answer).ack_number().0 - 1001;
-            assert!(acknowledged <= 65_537);
-        }
     }
-    assert!(acknowledged > 60_000);
+    settle(&mut guest);
     let mut all = Vec::new();
     host.runtime.block_on(stream.read_to_end(&mut all)).unwrap();
-    assert!(all == payload);
+    assert_eq!(all, b"before");
+}
+
+#[test]
+fn buffers_of_every_size_hold_the_window_of_the_handshake() {
+    for left in (0..=BUFFERS).step_by(4096) {
+        let size = buffer_size(left);
+        assert!((SMALLEST..=LARGEST).contains(&size));
+        // As smoltcp computes it.
+        let shift = (usize::BITS - size.leading_zeros()).saturating_sub(16);
+        let window = usize::from(u16::try_from(size).unwrap_or(u16::MAX)) << shift;
+        assert!(window <= size, "{size}");
+    }
 }
 
 #[test]
