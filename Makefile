@@ -33,7 +33,7 @@ test:
 	scripts/fuzz --if-possible 5
 
 bench:
-	@scripts/setup --dev
+	@scripts/setup --bench
 	@$(MAKE) --no-print-directory kernel
 	MATCHLOCK_BIN=$(MATCHLOCK) cargo xtask bench
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use api::rpc::{Code, Failure, StatusResult};
+use api::rpc::{AllowListAddResult, AllowListDeleteResult, Code, Failure, StatusResult};
 use api::spec::CommandSpec;
 use api::{Kind, SandboxId};
 use libfuzzer_sys::fuzz_target;
@@ -42,6 +42,14 @@ impl Host for Nothing {
     }
 
     fn publisher(&self) -> Result<Publisher, Failure> {
+        Err(refused())
+    }
+
+    fn allow(&self, _: &[String]) -> Result<AllowListAddResult, Failure> {
+        Err(refused())
+    }
+
+    fn disallow(&self, _: &[String]) -> Result<AllowListDeleteResult, Failure> {
         Err(refused())
     }
 

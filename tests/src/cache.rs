@@ -19,6 +19,12 @@ pub const DEBIAN_PYTHON: &str = "debian-python";
 pub const BUSYBOX: &str = "busybox";
 /// One static program, `/busybox`, and no other file.
 pub const SCRATCH: &str = "scratch";
+/// Debian with the network clients that people use; no part of [`shared`] until asked for.
+pub const CLIENTS: &str = "clients";
+/// A busybox and a Go program, with Alpine's trust store; no part of [`shared`] until asked for.
+pub const ALPINE_LAYOUT: &str = "alpine-layout";
+/// The same with Fedora's.
+pub const FEDORA_LAYOUT: &str = "fedora-layout";
 
 /// How long the import of one image may take on a busy machine.
 const IMPORT_LIMIT: Duration = Duration::from_secs(180);
@@ -32,10 +38,8 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(180);
 pub fn shared(binary: &Path) -> &'static Path {
     static SHARED: OnceLock<PathBuf> = OnceLock::new();
     SHARED.get_or_init(|| {
-        let tests = std::env::current_exe().expect("a test knows its own path");
-        let base = tests.parent().expect("a test lies in the target directory");
-        let lock = File::create(base.join("e2e-cache.lock")).expect("the target directory is ours");
-        lock.lock().expect("locks work in the target directory");
+        let base = target_directory();
+        let _lock = lock(&base);
         let tars = [DEBIAN_PYTHON, BUSYBOX, SCRATCH].map(|name| (name, tar(name)));
         let (cache, stamp) = (base.join("e2e-cache"), base.join("e2e-cache.stamp"));
         let wanted = format!("{} {tars:?}", fingerprint(binary));
@@ -51,6 +55,40 @@ pub fn shared(binary: &Path) -> &'static Path {
         fs::write(&stamp, wanted).expect("the target directory is ours");
         cache
     })
+}
+
+/// Adds images to the cache that [`shared`] gives, unless they are in it.
+///
+/// # Panics
+/// When one cannot be made or imported.
+pub fn import_further(binary: &Path, names: &[&str]) {
+    let cache = shared(binary);
+    let base = target_directory();
+    let _lock = lock(&base);
+    // Another cache is another stamp.
+    let of_cache = fs::read_to_string(base.join("e2e-cache.stamp")).expect("the cache is made");
+    for name in names {
+        let (tar, stamp) = (tar(name), base.join(format!("e2e-cache.{name}.stamp")));
+        let wanted = format!("{of_cache} {}", tar.display());
+        if fs::read_to_string(&stamp).is_ok_and(|made_for| made_for == wanted) {
+            continue;
+        }
+        import(binary, cache, name, &tar);
+        fs::write(&stamp, wanted).expect("the target directory is ours");
+    }
+}
+
+/// Where the tests' own programs are.
+fn target_directory() -> PathBuf {
+    let tests = std::env::current_exe().expect("a test knows its own path");
+    tests.parent().expect("a test lies in the target directory").to_owned()
+}
+
+/// Held by whoever changes the cache in `base`.
+fn lock(base: &Path) -> File {
+    let lock = File::create(base.join("e2e-cache.lock")).expect("the target directory is ours");
+    lock.lock().expect("locks work in the target directory");
+    lock
 }
 
 /// Puts the user's kernels into a new cache, as links: the user's stay if a test removes them.

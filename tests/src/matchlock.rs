@@ -1,7 +1,7 @@
 //! The binary under test, with a state directory of its own.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -27,6 +27,10 @@ pub struct Matchlock {
     binary: PathBuf,
     base: TempDir,
     cache: PathBuf,
+    /// Words in front of every command.
+    entrance: Option<(PathBuf, Vec<String>)>,
+    /// Further variables of every command.
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Matchlock {
@@ -35,7 +39,7 @@ impl Matchlock {
     pub fn new() -> Self {
         let binary = binary();
         let cache = cache::shared(&binary).to_owned();
-        Self { binary, base: base(), cache }
+        Self::with(binary, base(), cache)
     }
 
     /// With kernels and no image.
@@ -44,7 +48,31 @@ impl Matchlock {
         let base = base();
         let cache = base.path().join("cache");
         cache::fill_with_kernels(&cache);
-        Self { binary: binary(), base, cache }
+        Self::with(binary(), base, cache)
+    }
+
+    fn with(binary: PathBuf, base: TempDir, cache: PathBuf) -> Self {
+        Self { binary, base, cache, entrance: None, environment: Vec::new() }
+    }
+
+    /// Runs all further commands behind `entrance`, where servers have certificates of `authority`.
+    pub(crate) fn enter(&mut self, entrance: (PathBuf, Vec<String>), authority: &Path) {
+        self.entrance = Some(entrance);
+        self.environment.push(("SSL_CERT_FILE".into(), authority.into()));
+    }
+
+    /// Further images of [`cache`], for tests that need them.
+    #[must_use]
+    pub fn with_images(self, names: &[&str]) -> Self {
+        cache::import_further(&self.binary, names);
+        self
+    }
+
+    /// A variable of every further command.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
     }
 
     /// `HOME`, where a test can place credentials: `.docker/config.json`.
@@ -68,13 +96,21 @@ impl Matchlock {
     /// A command of the binary, with empty standard input, to be changed and started.
     #[must_use]
     pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.entrance {
+            None => Command::new(&self.binary),
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(&self.binary);
+                command
+            }
+        };
         command.args(arguments).stdin(Stdio::null());
         for name in HOST_VARIABLES {
             command.env_remove(name);
         }
         command.env("HOME", self.user_home());
         command.env("MATCHLOCK_HOME", self.home()).env("MATCHLOCK_CACHE", &self.cache);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -197,6 +197,33 @@ impl Drop for Running {
     }
 }
 
+/// The most memory that a process has had, KiB.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn peak_memory_kib(pid: Pid) -> u64 {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok());
+    kib.unwrap_or_else(|| panic!("no VmHWM in {status}"))
+}
+
+/// A process and all that descend from it and live.
+#[must_use]
+pub fn family(root: Pid) -> Vec<Pid> {
+    let mut family = vec![root];
+    let mut next = 0;
+    while let Some(parent) = family.get(next) {
+        let children = format!("/proc/{0}/task/{0}/children", parent.as_raw_nonzero());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        family.extend(children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)));
+        next += 1;
+    }
+    family
+}
+
 /// What was read from a pipe so far.
 #[derive(Debug, Default)]
 struct Collector {

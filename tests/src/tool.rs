@@ -1,6 +1,7 @@
 //! Programs that the tests use and `scripts/setup --dev` installs.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The user's own cache: kernels and tools are taken from it, nothing else is touched.
@@ -24,8 +25,19 @@ pub fn source_tree() -> &'static Path {
 /// When it is missing.
 #[must_use]
 pub fn find(program: &str) -> PathBuf {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut directories = env::split_paths(&path).chain([user_cache().join("tools/bin")]);
-    let found = directories.find_map(|directory| Some(directory.join(program)).filter(|path| path.is_file()));
+    let path = search_path();
+    let found = env::split_paths(&path)
+        .find_map(|directory| Some(directory.join(program)).filter(|path| path.is_file()));
     found.unwrap_or_else(|| panic!("{program} is missing: run scripts/setup --dev"))
+}
+
+/// `PATH`, and where `scripts/setup --dev` puts programs.
+///
+/// # Panics
+/// When the cache's path has a colon.
+#[must_use]
+pub fn search_path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain([user_cache().join("tools/bin")]);
+    env::join_paths(directories).expect("the cache's path has no colon")
 }

@@ -12,16 +12,33 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("matchlock-proto", &[]),
     ("matchlock-sys", &[]),
     ("matchlock-image", &["matchlock-api", "matchlock-sys"]),
+    ("matchlock-policy", &["matchlock-api"]),
+    ("matchlock-net", &["matchlock-api", "matchlock-policy"]),
     ("matchlock-vmm", &["matchlock-api", "matchlock-proto", "matchlock-sys"]),
     (
         "matchlock-sandbox",
-        &["matchlock-api", "matchlock-image", "matchlock-proto", "matchlock-sys", "matchlock-vmm"],
+        &[
+            "matchlock-api",
+            "matchlock-image",
+            "matchlock-net",
+            "matchlock-policy",
+            "matchlock-proto",
+            "matchlock-sys",
+            "matchlock-vmm",
+        ],
     ),
     // The last two for an agent in its tests.
     ("matchlock-rpc", &["matchlock-api", "matchlock-sandbox", "matchlock-proto", "matchlock-vmm"]),
     (
         "matchlock",
-        &["matchlock-api", "matchlock-image", "matchlock-rpc", "matchlock-sandbox", "matchlock-vmm"],
+        &[
+            "matchlock-api",
+            "matchlock-image",
+            "matchlock-policy",
+            "matchlock-rpc",
+            "matchlock-sandbox",
+            "matchlock-vmm",
+        ],
     ),
     ("matchlock-guest", &["matchlock-proto", "matchlock-sys"]),
 ];

@@ -2,11 +2,14 @@
 
 pub mod disk;
 pub mod error;
+pub mod event;
 pub mod forward;
+pub mod hook;
 pub mod id;
 pub mod image;
 pub mod lifecycle;
 pub mod name;
+pub mod network;
 pub mod rpc;
 pub mod spec;
 pub mod status;

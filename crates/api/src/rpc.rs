@@ -155,6 +155,31 @@ pub struct PortForwardResult {
     pub bindings: Vec<Binding>,
 }
 
+/// Of `allow_list_add` and `allow_list_delete`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowListParams {
+    /// Hosts as in [`crate::network::NetworkSpec::allowed_hosts`].
+    pub hosts: Vec<String>,
+}
+
+/// Of `allow_list_add`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowListAddResult {
+    /// Those that were not allowed before.
+    pub added: Vec<String>,
+    /// All that are now.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Of `allow_list_delete`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowListDeleteResult {
+    /// Those that were allowed before.
+    pub removed: Vec<String>,
+    /// All that are now. If there are none, all hosts are blocked.
+    pub allowed_hosts: Vec<String>,
+}
+
 /// Of `status`, an addition of ours: whom one talks to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusResult {

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::disk::DiskSpec;
 use crate::forward::Forward;
 use crate::name::SandboxName;
+use crate::network::NetworkSpec;
 
 /// Memory of a VM unless asked otherwise, MiB.
 pub const DEFAULT_MEMORY_MB: u32 = 512;
@@ -23,7 +24,8 @@ pub const DEFAULT_DISK_MB: u64 = 5120;
 /// The smallest scratch disk, MiB: an ext4 file system with its journal and room for a program.
 pub const MIN_DISK_MB: u64 = 16;
 
-/// Nameservers that a guest sees in `/etc/resolv.conf` unless asked otherwise.
+/// Nameservers that a guest sees in `/etc/resolv.conf` unless asked otherwise. It does not matter
+/// which: whatever it asks, the host answers.
 pub const DEFAULT_DNS_SERVERS: [IpAddr; 2] =
     [IpAddr::V4(std::net::Ipv4Addr::new(8, 8, 8, 8)), IpAddr::V4(std::net::Ipv4Addr::new(8, 8, 4, 4))];
 
@@ -143,8 +145,13 @@ pub struct SandboxSpec {
     pub hostname: Option<String>,
     /// Lines of the guest's `/etc/hosts`: address and name.
     pub add_hosts: Vec<(IpAddr, String)>,
-    /// Nameservers of the guest's `/etc/resolv.conf`.
+    /// Nameservers that the guest's questions are passed on to, and that it sees in its
+    /// `/etc/resolv.conf`. If empty, the host's own resolver answers, and the guest sees
+    /// [`DEFAULT_DNS_SERVERS`].
     pub dns_servers: Vec<IpAddr>,
+    /// What it may reach.
+    #[serde(default)]
+    pub network: NetworkSpec,
     /// A kernel to boot instead of the default one.
     pub kernel: Option<PathBuf>,
     /// Which VMM.
@@ -165,6 +172,12 @@ impl SandboxSpec {
     #[must_use]
     pub fn has_something_to_lose(&self) -> bool {
         self.keep || self.disks.iter().any(|disk| !disk.read_only)
+    }
+
+    /// The nameservers that the guest sees.
+    #[must_use]
+    pub fn shown_dns_servers(&self) -> &[IpAddr] {
+        if self.dns_servers.is_empty() { &DEFAULT_DNS_SERVERS } else { &self.dns_servers }
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     #[command(alias = "stat")]
     Inspect(command::inspect::Args),
     Log(command::log::Args),
+    AllowList(command::allow_list::Args),
+    Policy(command::policy::Args),
     PortForward(command::port_forward::Args),
     Stop(command::stop::Args),
     Start(command::start::Args),

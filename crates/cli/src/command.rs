@@ -1,5 +1,6 @@
 //! One file a command: its arguments, what they mean, what it prints.
 
+pub(crate) mod allow_list;
 pub(crate) mod completions;
 pub(crate) mod diagnose;
 pub(crate) mod exec;
@@ -12,6 +13,7 @@ pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod owner;
+pub(crate) mod policy;
 pub(crate) mod port_forward;
 pub(crate) mod prune;
 pub(crate) mod pull;
@@ -34,6 +36,8 @@ pub(crate) fn dispatch(command: Command) -> Outcome {
         Command::Get(args) => get::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::AllowList(args) => allow_list::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::PortForward(args) => port_forward::run(&args),
         Command::Stop(args) => stop::run(&args),
         Command::Start(args) => start::run(&args),

@@ -6,6 +6,8 @@ mod command;
 mod environment;
 mod failure;
 mod host;
+mod hosts;
+mod network;
 mod output;
 mod owner;
 mod progress;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use api::forward::Binding;
 use api::spec::SandboxSpec;
 use image::store::{ImageRecord, LayerSet, Store};
+use policy::Policy;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::agent::Stdio;
 use sandbox::publish::Publisher;
@@ -19,6 +20,7 @@ use vmm::kernel::Kernels;
 use vmm::qemu::Qemu;
 
 use crate::failure::{Failure, Outcome};
+use crate::network::Values;
 use crate::progress::patiently;
 use crate::session::{self, Attended, Connection};
 use crate::signals::{self, Signals};
@@ -33,17 +35,19 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// Exit code of a command whose sandbox was killed: 128 + SIGKILL.
 const KILLED: u8 = 137;
 
-/// What VMs are run with on this host.
+/// What a sandbox is run with on this host.
 pub(crate) struct Machinery {
     vmm: Qemu,
     kernel: PathBuf,
+    policy: Option<Policy>,
 }
 
 impl Machinery {
     /// Finds it; the earlier, the better: see [`Qemu::find`].
-    pub(crate) fn find(spec: &SandboxSpec) -> Result<Self, Failure> {
+    pub(crate) fn find(spec: &SandboxSpec, secrets: Values) -> Result<Self, Failure> {
         let vmm = Qemu::find(&host::path())?;
-        Ok(Self { vmm, kernel: Kernels::new(host::cache()?).choose(spec.kernel.as_deref())? })
+        let kernel = Kernels::new(host::cache()?).choose(spec.kernel.as_deref())?;
+        Ok(Self { vmm, kernel, policy: sandbox::network::policy(spec, secrets)? })
     }
 }
 
@@ -161,7 +165,8 @@ impl Owned {
         let layers = layers(&site.images, &created.blueprint().image).await?;
         timings.mark("layers");
         let volumes = Volumes::new(site.home.path());
-        let engine = Engine { vmm: &machinery.vmm, kernel: &machinery.kernel, layers, volumes };
+        let policy = machinery.policy.clone();
+        let engine = Engine { vmm: &machinery.vmm, kernel: &machinery.kernel, layers, volumes, policy };
         let what = format!("starting {}", created.id());
         let sandbox = patiently(what, created.start(engine, timings)).await?;
         let sandbox = Arc::new(sandbox);

@@ -28,9 +28,11 @@ mod disks;
 mod extra;
 mod filesystem;
 mod names;
+mod network;
 mod reserve;
 mod root;
 mod system;
+mod trust;
 
 pub(crate) use cgroups::COMMANDS;
 pub(crate) use filesystem::{attach, create, duplicate};
@@ -132,12 +134,14 @@ fn set_up(stream: &Stream, config: &BootConfig) -> Result<std::os::fd::OwnedFd, 
     }
     let root = root::Overlay::mount(&disks, config.root.durable)?;
     names::write(&root, config)?;
+    trust::write(&root, config);
     if config.root.durable {
         reserve::hold(&disks.scratch).map_err(full)?;
     }
     let terminals = root.assemble(extra)?;
     reached(Stage::RootMounted)?;
     system::set(config)?;
+    network::set_up(config.network.as_ref())?;
     cgroups::limit_cpu(config.cpu_quota_millis)?;
     reached(Stage::SystemSet)?;
     Ok(terminals)

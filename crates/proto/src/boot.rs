@@ -42,6 +42,30 @@ pub struct BootConfig {
     /// Cap on CPU time of all commands together, thousandths of one CPU; `None` for no cap below
     /// the number of vCPUs.
     pub cpu_quota_millis: Option<u32>,
+    /// How the network interface is to be set up; `None` when there is none.
+    pub network: Option<Network>,
+    /// The certificate of the authority that signs for the hosts whose connections are looked into, PEM.
+    /// Commands trust it; `None` if no connection is looked into.
+    pub certificate: Option<String>,
+}
+
+/// Where commands find [`BootConfig::certificate`] alone, PEM.
+pub const CA_CERTIFICATE: &str = "/etc/matchlock/ca.pem";
+
+/// Where commands find all certificates to trust, the image's and [`BootConfig::certificate`], PEM.
+pub const CA_BUNDLE: &str = "/etc/matchlock/ca-bundle.pem";
+
+/// The guest's side of its one cable. All is static: nothing is asked of the network at boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The most bytes of one IP packet.
+    pub mtu: u16,
+    /// Its addresses, each with the length of its network's prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// The next hop for everything that is not on the link, at most one for IPv4 and for IPv6.
+    pub gateways: Vec<IpAddr>,
+    /// Hardware address of all gateways, which therefore need not be asked for.
+    pub gateway_mac: [u8; 6],
 }
 
 /// One line of `/etc/hosts`.

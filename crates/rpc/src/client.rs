@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use api::forward::Binding;
 use api::rpc::{
-    CloseParams, Code, ExecParams, Failure, LogResult, PortForwardParams, PortForwardResult, StatusResult,
+    AllowListAddResult, AllowListDeleteResult, AllowListParams, CloseParams, Code, ExecParams, Failure,
+    LogResult, PortForwardParams, PortForwardResult, StatusResult,
 };
 use api::{Explain, Kind};
 use base64::Engine as _;
@@ -138,6 +139,22 @@ impl Client {
     pub async fn port_forward(&self, wanted: &PortForwardParams) -> Result<Vec<Binding>, ClientError> {
         let PortForwardResult { bindings } = self.call("port_forward", wanted).await?;
         Ok(bindings)
+    }
+
+    /// Allows the sandbox hosts.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn allow(&self, hosts: &[String]) -> Result<AllowListAddResult, ClientError> {
+        self.call("allow_list_add", &AllowListParams { hosts: hosts.to_vec() }).await
+    }
+
+    /// Takes hosts back that the sandbox was allowed.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn disallow(&self, hosts: &[String]) -> Result<AllowListDeleteResult, ClientError> {
+        self.call("allow_list_delete", &AllowListParams { hosts: hosts.to_vec() }).await
     }
 
     /// Whom one talks to.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use api::rpc::{Failure, StatusResult};
+use api::rpc::{AllowListAddResult, AllowListDeleteResult, Failure, StatusResult};
 use api::spec::CommandSpec;
 use sandbox::agent::{AgentError, Running, Stdio};
 use sandbox::publish::Publisher;
@@ -34,6 +34,12 @@ pub trait Host: Send + Sync + 'static {
 
     /// What publishes the guest's ports; of none yet.
     fn publisher(&self) -> Result<Publisher, Failure>;
+
+    /// Allows the guest hosts.
+    fn allow(&self, hosts: &[String]) -> Result<AllowListAddResult, Failure>;
+
+    /// Takes hosts back that the guest was allowed.
+    fn disallow(&self, hosts: &[String]) -> Result<AllowListDeleteResult, Failure>;
 
     /// Who this is.
     fn status(&self) -> impl Future<Output = Result<StatusResult, Failure>> + Send;

@@ -16,6 +16,8 @@ use crate::outgoing::{Gone, Outgoing};
 use crate::requests::Cancel;
 use crate::service::Held;
 
+mod allow_list_add;
+mod allow_list_delete;
 pub(crate) mod cancel;
 mod close;
 mod exec;
@@ -59,6 +61,8 @@ impl<H: Host> Methods<H> {
     #[must_use]
     pub fn of_sandbox() -> Self {
         let mut methods = Self(HashMap::new());
+        methods.add("allow_list_add", |call| Box::pin(allow_list_add::run(call)));
+        methods.add("allow_list_delete", |call| Box::pin(allow_list_delete::run(call)));
         methods.add("exec", |call| Box::pin(exec::run(call)));
         methods.add("exec_stream", |call| Box::pin(exec_stream::run(call)));
         methods.add("exec_pipe", |call| Box::pin(exec_pipe::run(call)));

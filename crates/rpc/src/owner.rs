@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::lifecycle::Resource;
-use api::rpc::{Code, Failure, StatusResult};
+use api::rpc::{AllowListAddResult, AllowListDeleteResult, Code, Failure, StatusResult};
 use api::spec::CommandSpec;
 use api::{Explain, Kind};
 use sandbox::agent::{AgentError, Running, Stdio};
@@ -138,7 +138,8 @@ impl Host for Owned {
             let follower = self.sandbox.log().follow().map_err(failed)?;
             tokio::spawn(pass_on(follower, writer, until(self.end.clone())));
         } else {
-            let content = sandbox::log::read(self.sandbox.directory()).map_err(failed)?;
+            let content =
+                sandbox::log::read(self.sandbox.directory(), sandbox::log::OUTPUT).map_err(failed)?;
             tokio::spawn(async move { writer.write_all(&content).await });
         }
         Ok(reader)
@@ -146,6 +147,14 @@ impl Host for Owned {
 
     fn publisher(&self) -> Result<Publisher, Failure> {
         Ok(Publisher::new(self.sandbox.agent().clone()))
+    }
+
+    fn allow(&self, hosts: &[String]) -> Result<AllowListAddResult, Failure> {
+        self.sandbox.allow(hosts).map_err(|error| Failure::of(Code::INVALID_PARAMS, &error))
+    }
+
+    fn disallow(&self, hosts: &[String]) -> Result<AllowListDeleteResult, Failure> {
+        self.sandbox.disallow(hosts).map_err(|error| Failure::of(Code::INVALID_PARAMS, &error))
     }
 
     async fn status(&self) -> Result<StatusResult, Failure> {

@@ -11,7 +11,7 @@ mod throughput;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::rpc::{Code, Failure, StatusResult};
+use api::rpc::{AllowListAddResult, AllowListDeleteResult, Code, Failure, StatusResult};
 use api::spec::CommandSpec;
 use api::{Kind, SandboxId};
 use sandbox::agent::{Agent, AgentError, Running, Stdio};
@@ -71,6 +71,14 @@ impl Host for Local {
 
     fn publisher(&self) -> Result<Publisher, Failure> {
         Ok(Publisher::new(self.agent.clone()))
+    }
+
+    fn allow(&self, hosts: &[String]) -> Result<AllowListAddResult, Failure> {
+        Ok(AllowListAddResult { added: hosts.to_vec(), allowed_hosts: hosts.to_vec() })
+    }
+
+    fn disallow(&self, hosts: &[String]) -> Result<AllowListDeleteResult, Failure> {
+        Ok(AllowListDeleteResult { removed: hosts.to_vec(), allowed_hosts: Vec::new() })
     }
 
     async fn status(&self) -> Result<StatusResult, Failure> {

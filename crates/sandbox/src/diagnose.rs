@@ -154,6 +154,7 @@ async fn try_boot(qemu: &Qemu, kernel: &Path) -> Vec<Finding> {
         kernel: kernel.to_owned(),
         initramfs: vmm::initramfs::with_init(GUEST),
         disks: Vec::new(),
+        nic: None,
         console: None,
     });
     let machine = match booted.await {

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api::error::with_causes;
+use api::image::ImageConfig;
 use api::lifecycle::{Phase, Resource};
 use api::spec::SandboxSpec;
 use api::{Explain, Kind, SandboxId};
 use image::store::{ImageRecord, LayerSet, Store, StoreError};
+use policy::Policy;
 use proto::agent::{Exec, Stdio};
 use proto::boot::{BootConfig, HostEntry, Mount, Root};
 use serde::{Deserialize, Serialize};
@@ -23,7 +25,8 @@ use crate::boot::{self, BootError, Booted};
 use crate::command::{self, CommandError};
 use crate::disk::{self, DiskError};
 use crate::home::Home;
-use crate::log::Log;
+use crate::log::{self, Log};
+use crate::network::{self, Network, Plug};
 use crate::process;
 use crate::random::random;
 use crate::running::Sandbox;
@@ -92,6 +95,9 @@ pub enum LaunchError {
     /// The agent.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// Its network.
+    #[error(transparent)]
+    Network(#[from] network::StartError),
 }
 
 impl From<StateError> for LaunchError {
@@ -114,6 +120,7 @@ impl Explain for LaunchError {
             Self::Exited(_) => Kind::Vm,
             Self::Command(error) => error.kind(),
             Self::Agent(error) => error.kind(),
+            Self::Network(error) => error.kind(),
         }
     }
 
@@ -127,6 +134,7 @@ impl Explain for LaunchError {
             Self::Boot(error) => error.hint(),
             Self::Command(error) => error.hint(),
             Self::Agent(error) => error.hint(),
+            Self::Network(error) => error.hint(),
             Self::Exited(_) => Some("give the VM more --memory if the console above speaks of it".into()),
             Self::Record { .. } | Self::Layer(_) | Self::Log(_) | Self::Entropy(_) => None,
         }
@@ -168,7 +176,15 @@ impl Blueprint {
 
     /// The command that it is made for.
     pub(crate) fn resolve(&self, stdio: Stdio) -> Result<Exec, CommandError> {
-        command::resolve(&self.image.config, &self.spec.command, stdio)
+        command::resolve(&self.inherited(), &self.spec.command, stdio)
+    }
+
+    /// The image's configuration with what the sandbox itself adds to every command's environment.
+    pub(crate) fn inherited(&self) -> ImageConfig {
+        let mut config = self.image.config.clone();
+        let added = network::environment(&self.spec.network);
+        config.env.extend(added.into_iter().map(|(name, value)| format!("{name}={value}")));
+        config
     }
 
     /// Reads what is on record for `id`.
@@ -198,6 +214,9 @@ pub struct Engine<'a> {
     pub layers: LayerSet,
     /// Named volumes.
     pub volumes: Volumes,
+    /// What decides about its network, with the values of its secrets; see [`network::policy`]. Without
+    /// it there is none.
+    pub policy: Option<Policy>,
 }
 
 impl Created {
@@ -294,6 +313,7 @@ pub(crate) struct Parts {
     /// It has a disk that outlives it.
     pub(crate) durable: bool,
     pub(crate) layers: LayerSet,
+    pub(crate) network: Option<Network>,
 }
 
 async fn start(
@@ -305,7 +325,7 @@ async fn start(
     let spec = &blueprint.spec;
     tenure.advance(Phase::Starting)?;
     timings.mark("state directory");
-    let log = Log::open(tenure.directory()).map_err(LaunchError::Log)?;
+    let log = Log::open(tenure.directory(), log::OUTPUT).map_err(LaunchError::Log)?;
     let (mut disks, root) = disks(tenure.directory(), &engine.layers, spec)?;
     let mut mounts = Vec::with_capacity(spec.disks.len());
     for attached in disk::attach(&spec.disks, &engine.volumes)? {
@@ -314,6 +334,10 @@ async fn start(
     }
     let durable = disks.iter().any(|disk| disk.access == Access::Durable);
     timings.mark("disks");
+    let network = engine.policy.map(|policy| Network::start(spec, policy, tenure.directory())).transpose()?;
+    let (network, plug) = network.unzip();
+    let (nic, cable) = plug.map(|Plug { nic, guest }| (nic, guest)).unzip();
+    timings.mark("network");
     let console = log.clone();
     let machine = engine.vmm.boot(MachineSpec {
         vcpus: spec.resources.cpus.vcpus(),
@@ -322,6 +346,7 @@ async fn start(
         kernel: engine.kernel.to_owned(),
         initramfs: vmm::initramfs::with_init(GUEST),
         disks,
+        nic,
         console: Some(Box::new(move |bytes| console.append(bytes))),
     });
     let machine = machine.await?;
@@ -332,7 +357,12 @@ async fn start(
     }
     timings.mark("start VMM");
     let entropy = random::<ENTROPY_LEN>().map_err(LaunchError::Entropy)?.to_vec();
-    let config = || boot_config(tenure.id(), spec, root, mounts, entropy);
+    let certificate = network.as_ref().map(Network::certificate).transpose()?.flatten();
+    let config = || BootConfig {
+        network: cable,
+        certificate,
+        ..boot_config(tenure.id(), spec, root, mounts, entropy)
+    };
     let booted = tokio::select! {
         booted = boot::converse(machine.channel(), config, timings) => booted,
         exit = machine.exited() => return Err(LaunchError::Exited(exit)),
@@ -347,7 +377,7 @@ async fn start(
     };
     tenure.advance(Phase::Running)?;
     let agent = Agent::new(machine.channel().clone());
-    Ok(Parts { agent, booted, machine, log, durable, layers: engine.layers })
+    Ok(Parts { agent, booted, machine, log, durable, layers: engine.layers, network })
 }
 
 /// How long the news of a VM's end may come behind the end of its channel.
@@ -391,12 +421,14 @@ fn boot_config(
     BootConfig {
         hostname: spec.hostname.clone().unwrap_or_else(|| id.to_string()),
         hosts: hosts.collect(),
-        dns_servers: spec.dns_servers.clone(),
+        dns_servers: spec.shown_dns_servers().to_vec(),
         clock_unix_ns: u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX),
         entropy,
         root,
         mounts,
         cpu_quota_millis: spec.resources.cpus.quota_millis(),
+        network: None,
+        certificate: None,
     }
 }
 

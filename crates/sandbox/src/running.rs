@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use api::SandboxId;
 use api::lifecycle::Resource;
+use api::rpc::{AllowListAddResult, AllowListDeleteResult};
 use api::spec::{CommandSpec, SandboxSpec};
 use image::store::LayerSet;
 use proto::agent::Stdio;
@@ -16,6 +17,7 @@ use crate::boot::Booted;
 use crate::command::{self, CommandError};
 use crate::launch::{Blueprint, LaunchError, Parts, exit_or};
 use crate::log::Log;
+use crate::network::{AllowListError, Network};
 use crate::tenure::{Tenure, TenureError};
 
 /// How long a guest that was asked to power off may take beyond its grace period.
@@ -41,6 +43,7 @@ pub struct Sandbox {
     agent: Agent,
     booted: tokio::sync::Mutex<Booted>,
     machine: Machine,
+    network: Option<Network>,
     log: Log,
     durable: bool,
     _layers: LayerSet,
@@ -53,11 +56,12 @@ pub struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new(parts: Parts, blueprint: Blueprint, tenure: Tenure) -> Self {
-        let Parts { agent, booted, machine, log, durable, layers } = parts;
+        let Parts { agent, booted, machine, log, durable, layers, network } = parts;
         Self {
             agent,
             booted: tokio::sync::Mutex::new(booted),
             machine,
+            network,
             log,
             durable,
             _layers: layers,
@@ -126,13 +130,29 @@ impl Sandbox {
     /// # Errors
     /// When there is nothing to run, or the VM is gone.
     pub async fn exec(&self, command: &CommandSpec, stdio: Stdio) -> Result<Running, LaunchError> {
-        let Blueprint { spec, image } = &self.blueprint;
-        let exec = command::inherit(&image.config, &spec.command, command, stdio)?;
+        let first = &self.blueprint.spec.command;
+        let exec = command::inherit(&self.blueprint.inherited(), first, command, stdio)?;
         let running = self.agent.exec(exec).await?;
         Ok(match stdio {
             Stdio::Pipes { .. } => running.logged(self.log.clone()),
             Stdio::Terminal { .. } => running,
         })
+    }
+
+    /// Allows hosts, for new connections and requests.
+    ///
+    /// # Errors
+    /// See [`AllowListError`]; nothing has changed then.
+    pub fn allow(&self, hosts: &[String]) -> Result<AllowListAddResult, AllowListError> {
+        self.network.as_ref().ok_or(AllowListError::NoNetwork)?.allow(hosts)
+    }
+
+    /// Takes hosts back. What is open to them ends.
+    ///
+    /// # Errors
+    /// See [`AllowListError`]; nothing has changed then.
+    pub fn disallow(&self, hosts: &[String]) -> Result<AllowListDeleteResult, AllowListError> {
+        self.network.as_ref().ok_or(AllowListError::NoNetwork)?.disallow(hosts)
     }
 
     /// The reason behind an error of a running command: if the VM has ended, that and its last

@@ -7,6 +7,7 @@ pub mod loopback;
 pub mod mount;
 pub mod namespace;
 pub mod random;
+pub mod rtnetlink;
 pub mod signal;
 
 pub mod jail;

@@ -6,7 +6,7 @@
 //! ```text
 //! kernel::find(…)  -> path of a vmlinux ─┐
 //! initramfs::with_init(guest binary) ────┤
-//! disks (open files)  ───────────────────┴─► MachineSpec ─► Qemu::find()?.boot(spec)? ─► Machine
+//! disks (open files), nic (a socket) ────┴─► MachineSpec ─► Qemu::find()?.boot(spec)? ─► Machine
 //!
 //! machine.channel().accept(Port::Boot)   the guest's Hello, then BootConfig, Progress, Control
 //! machine.channel().open(Port::Exec)     one stream per request
@@ -26,4 +26,4 @@ pub mod machine;
 pub mod qemu;
 
 pub use channel::{Channel, ChannelError, Stream};
-pub use machine::{Access, Cause, Disk, Exit, Machine, MachineSpec, Pace};
+pub use machine::{Access, Cause, Disk, Exit, Machine, MachineSpec, Nic, Pace};

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,8 @@ pub struct MachineSpec {
     pub initramfs: Vec<u8>,
     /// Disks; the guest tells them apart by their serials.
     pub disks: Vec<Disk>,
+    /// The network interface, if the guest has one at all.
+    pub nic: Option<Nic>,
     /// Gets what the guest's console says, beside the tail that is always kept in memory.
     pub console: Option<Sink>,
 }
@@ -72,6 +75,18 @@ impl Access {
     pub fn is_writable(self) -> bool {
         self != Self::ReadOnly
     }
+}
+
+/// A network interface, whose cable ends in a socket of ours: nothing on the host listens, and the VMM
+/// can reach no network by itself.
+#[derive(Debug)]
+pub struct Nic {
+    /// The VMM's end of a socket pair. Frames go over it with their length before them, 4 bytes big-endian.
+    pub socket: UnixStream,
+    /// The guest's hardware address.
+    pub mac: [u8; 6],
+    /// The most bytes of one IP packet, either way.
+    pub mtu: u16,
 }
 
 /// How a machine came to its end, with the last it said.

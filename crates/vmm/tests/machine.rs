@@ -2,7 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a failure is the result")]
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use sys::jail::Standing;
 use vmm::console::Sink;
 use vmm::kernel::{InvalidKernel, Kernels};
 use vmm::qemu::{Qemu, QemuError};
-use vmm::{Access, Cause, Disk, Machine, MachineSpec, Pace, initramfs};
+use vmm::{Access, Cause, Disk, Machine, MachineSpec, Nic, Pace, initramfs};
 
 /// Long enough for a machine to boot on a busy host.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,6 +48,29 @@ const REBOOT: &[u8] = &[
 /// `for (;;) pause()`.
 const SLEEP: &[u8] = &[0xB8, 34, 0, 0, 0, 0x0F, 0x05, 0xEB, 0xF7];
 
+/// Gives `eth0` the address 10.0.0.2, brings it up, and leaves the rest to the kernel.
+const NETWORK: &[u8] = &[
+    0xB8, 41, 0, 0, 0, // mov eax, 41 (socket)
+    0xBF, 2, 0, 0, 0, // mov edi, AF_INET
+    0xBE, 2, 0, 0, 0, // mov esi, SOCK_DGRAM
+    0x31, 0xD2, // xor edx, edx
+    0x0F, 0x05, // syscall
+    0x89, 0xC7, // mov edi, eax
+    0xBE, 0x16, 0x89, 0, 0, // mov esi, SIOCSIFADDR
+    0x48, 0x8D, 0x15, 35, 0, 0, 0, // lea rdx, [rip + address]
+    0xB8, 16, 0, 0, 0, // mov eax, 16 (ioctl)
+    0x0F, 0x05, // syscall
+    0xBE, 0x14, 0x89, 0, 0, // mov esi, SIOCSIFFLAGS
+    0x48, 0x8D, 0x15, 56, 0, 0, 0, // lea rdx, [rip + flags]
+    0xB8, 16, 0, 0, 0, // mov eax, 16 (ioctl)
+    0x0F, 0x05, // syscall
+    0xB8, 34, 0, 0, 0, 0x0F, 0x05, 0xEB, 0xF7, // SLEEP
+    b'e', b't', b'h', b'0', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // address: struct ifreq
+    2, 0, 0, 0, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'e', b't', b'h', b'0', 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, // flags: IFF_UP
+    1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+];
+
 /// `exit(3)`, which the kernel does not forgive its first process.
 const EXIT: &[u8] = &[0xB8, 60, 0, 0, 0, 0xBF, 3, 0, 0, 0, 0x0F, 0x05];
 
@@ -73,6 +97,7 @@ fn spec(code: &[u8]) -> MachineSpec {
         kernel: kernel(),
         initramfs: initramfs::with_init(&program(code)),
         disks: Vec::new(),
+        nic: None,
         console: None,
     }
 }
@@ -155,10 +180,50 @@ async fn what_cannot_be_booted_is_refused_before_anything_starts() {
     }
     let disks = (0..23).map(|number| disk(&number.to_string())).collect();
     assert!(matches!(refused(MachineSpec { disks, ..spec(SLEEP) }).await, QemuError::TooManyDisks { .. }));
+    let disks = (0..22).map(|number| disk(&number.to_string())).collect();
+    let nic = Some(Nic { socket: UnixStream::pair().unwrap().0, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 });
+    let error = refused(MachineSpec { disks, nic, ..spec(SLEEP) }).await;
+    assert!(matches!(error, QemuError::TooManyDisks { most: 21, .. }), "an interface takes a disk's place");
     let wrong = MachineSpec { kernel: "/bin/true".into(), ..spec(SLEEP) };
     assert!(matches!(refused(wrong).await, QemuError::Kernel { source: InvalidKernel::NotExecutable, .. }));
     let error = Qemu::find(OsStr::new("/nowhere")).unwrap_err();
     assert!(error.hint().unwrap().contains("apt install qemu-system-x86"));
+}
+
+/// The guest's answer to an ARP request: so frames go both ways, and the interface is as it was asked for.
+#[tokio::test]
+async fn frames_go_over_the_socket_with_their_length_before_them() {
+    const GUEST: [u8; 6] = [2, 0x6D, 0x61, 0x74, 0x63, 0x68];
+    const US: [u8; 6] = [2, 0x6D, 0x61, 0x74, 0x63, 1];
+    let (mut cable, socket) = UnixStream::pair().unwrap();
+    cable.set_read_timeout(Some(PATIENCE)).unwrap();
+    let nic = Some(Nic { socket, mac: GUEST, mtu: 65520 });
+    let machine = boot(MachineSpec { nic, ..spec(NETWORK) }).await;
+    let exchange = move || {
+        let mut asked = false;
+        loop {
+            let mut length = [0; 4];
+            cable.read_exact(&mut length).unwrap();
+            let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+            cable.read_exact(&mut frame).unwrap();
+            assert_eq!(frame[6..12], GUEST);
+            if frame[12..14] == [8, 6] {
+                return frame;
+            }
+            if !std::mem::replace(&mut asked, true) {
+                // The kernel has said something of its own accord (IPv6), so the interface is up.
+                let ask = [&[255; 6], &US[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &US, &[10, 0, 0, 1]].concat();
+                let ask = [&ask[..], &[0; 6], &[10, 0, 0, 2]].concat();
+                let length = u32::try_from(ask.len()).unwrap();
+                cable.write_all(&[&length.to_be_bytes()[..], &ask].concat()).unwrap();
+            }
+        }
+    };
+    let answer = tokio::task::spawn_blocking(exchange).await;
+    let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", machine.console_tail()));
+    assert_eq!(answer[..6], US);
+    let reply = [&[0, 1, 8, 0, 6, 4, 0, 2], &GUEST[..], &[10, 0, 0, 2], &US, &[10, 0, 0, 1]].concat();
+    assert_eq!(answer[14..42], reply);
 }
 
 /// The jail, seen from the host while a guest runs.

@@ -32,14 +32,32 @@ pub(crate) fn kernel(matchlock: &Matchlock) -> Result<PathBuf> {
 
 /// An initramfs, made in `directory`, that holds busybox and a script for it, as `/busybox` and `/script`.
 pub(crate) fn initramfs(directory: &Path, script: &str) -> Result<PathBuf> {
+    initramfs_with(directory, script, &[])
+}
+
+/// The same with further files of this host, where they are here.
+pub(crate) fn initramfs_with(directory: &Path, script: &str, files: &[PathBuf]) -> Result<PathBuf> {
     let busybox = tool::find("busybox");
-    fs::copy(&busybox, directory.join("busybox"))?;
-    fs::write(directory.join("script"), script)?;
-    fs::set_permissions(directory.join("script"), Permissions::from_mode(0o755))?;
+    let root = directory.join("root");
+    fs::create_dir(&root)?;
+    fs::copy(&busybox, root.join("busybox"))?;
+    fs::write(root.join("script"), script)?;
+    fs::set_permissions(root.join("script"), Permissions::from_mode(0o755))?;
+    let mut names = String::from("busybox\nscript\n");
+    for file in files {
+        let name = file.strip_prefix("/").context("its path is absolute")?;
+        let parents: Vec<&Path> = name.ancestors().skip(1).filter(|it| *it != Path::new("")).collect();
+        for parent in parents.iter().rev() {
+            fs::create_dir_all(root.join(parent))?;
+            names += &format!("{}\n", parent.display());
+        }
+        fs::copy(file, root.join(name))?;
+        names += &format!("{}\n", name.display());
+    }
     let mut cpio = Command::new(busybox);
-    cpio.args(["cpio", "-o", "-H", "newc"]).current_dir(directory).stdin(Stdio::piped());
+    cpio.args(["cpio", "-o", "-H", "newc"]).current_dir(&root).stdin(Stdio::piped());
     let mut cpio = Running::start(&mut cpio, LIMIT);
-    cpio.input(b"busybox\nscript\n");
+    cpio.input(names.as_bytes());
     let archive = directory.join("initramfs");
     fs::write(&archive, cpio.wait().success().stdout)?;
     Ok(archive)

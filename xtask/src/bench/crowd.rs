@@ -77,7 +77,7 @@ fn available_kib() -> Result<u64> {
 
 /// What each process has of the host's memory, pages that it shares divided by who shares them (PSS),
 /// KiB.
-fn shares(processes: &[Pid]) -> Result<Vec<u64>> {
+pub(super) fn shares(processes: &[Pid]) -> Result<Vec<u64>> {
     let share = |pid: &Pid| {
         field(&fs::read_to_string(format!("/proc/{}/smaps_rollup", pid.as_raw_nonzero()))?, "Pss:")
     };

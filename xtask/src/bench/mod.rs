@@ -6,20 +6,24 @@
 mod bare;
 mod crowd;
 mod exec;
+mod flows;
 mod forward;
+mod https;
 mod import;
 mod measure;
+mod peer;
 mod raw;
 mod report;
 mod rpc;
 mod ssh;
 mod start;
+mod streams;
 mod throughput;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum as _;
-use harness::Matchlock;
 use harness::cache::BUSYBOX;
+use harness::{Matchlock, Site};
 
 use raw::Raw;
 use report::Report;
@@ -37,6 +41,12 @@ pub(crate) enum Part {
     Throughput,
     /// Published ports.
     Forward,
+    /// TCP through the sandbox's network.
+    Streams,
+    /// HTTPS through interception.
+    Https,
+    /// Many connections at once.
+    Flows,
     /// Sandboxes that do nothing.
     Idle,
 }
@@ -58,6 +68,9 @@ pub(crate) fn run(only: &[Part]) -> Result<()> {
             Part::Exec => beside_raw(&matchlock, &mut report, exec::measure)?,
             Part::Throughput => beside_raw(&matchlock, &mut report, throughput::measure)?,
             Part::Forward => forward::measure(&matchlock, &mut Raw::boot(&matchlock)?, &mut report)?,
+            Part::Streams => streams::measure(&Site::start(), &mut report)?,
+            Part::Https => https::measure(&Site::start(), &mut report)?,
+            Part::Flows => flows::measure(&Site::start(), &mut report)?,
             Part::Idle => crowd::measure(&matchlock, &mut report)?,
         }
     }

@@ -31,7 +31,7 @@ done
 ";
 
 /// The CPU that our driver asks for under TCG, without the instructions that QEMU is slow at.
-const CPU: &str = "max,erms=off,fsrm=off";
+pub(crate) const CPU: &str = "max,erms=off,fsrm=off";
 
 /// Bytes that the guest moves in one system call.
 pub(crate) const BLOCK: u64 = 256 * 1024;

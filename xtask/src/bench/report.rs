@@ -44,6 +44,18 @@ impl Row {
         }
     }
 
+    /// How many in a second, ours and something else's, by the time that one takes; the ratio is that of
+    /// the frequencies.
+    pub(crate) fn frequencies(what: &str, against: &str, pair: &Pair, target: &'static str) -> Self {
+        let each_second = |time: Duration| format!("{:.0}/s", 1.0 / time.as_secs_f64());
+        Self {
+            ours: each_second(pair.ours),
+            theirs: each_second(pair.theirs),
+            ratio: format!("{:.2}×", 1.0 / pair.ratio()),
+            ..Self::times(what, against, pair, target)
+        }
+    }
+
     /// An amount of memory, with nothing to compare it to but the target.
     pub(crate) fn memory(what: &str, kib: u64, target: &'static str) -> Self {
         // Exact below 2^53.
@@ -176,6 +188,14 @@ What is compared, and what the floors are:
 * `dd` writes to the port itself, but a command's standard output is a pipe that somebody has to read:
   hence the second figure of the raw channel, where `dd` writes into a pipe and `cat` to the port.
   Under emulation the guest's CPU is the limit of all of these; our processes are nearly idle.
+* Of the network, what matters is on both sides of the ratio: the same servers, nginx and iperf3, on this
+  machine, in a network namespace of their own; the same client in the guest. slirp (`-netdev user`) and
+  passt are behind a bare QEMU with the same kernel and machine type; slirp takes packets of 1500
+  bytes only, passt gives the guest its own default of 65520. mitmproxy is in its reverse mode beside
+  nginx, large bodies streamed, and the guest reaches it through the same open network that *no
+  interception* uses. Under emulation TCP and TLS in the guest take most of the time of all of them.
+* Memory of flows is what the proportional share of our process grows by, with one request and its
+  answer in each of them.
 * Idle memory is the proportional share (`Pss` of `/proc/PID/smaps_rollup`); `MemAvailable` also has
   what the kernel needs for it. A VMM's memory is what the guest has touched, and the translated code.
 ";

@@ -1,10 +1,13 @@
 //! `matchlock gc`.
 
+use api::SandboxId;
 use sandbox::Site;
 use sandbox::home::Home;
 use sandbox::rebuild::rebuild;
 use sandbox::reconcile;
 use sandbox::state::Record;
+use serde::Serialize;
+use serde_json::json;
 
 use crate::failure::{Failure, Outcome};
 use crate::{host, output, sandboxes, signals};
@@ -18,6 +21,7 @@ use crate::{host, output, sandboxes, signals};
 Examples:
   matchlock gc
   matchlock gc vm-1a2b3c4d --force-running
+  matchlock gc --json
 
 Images are another matter: see `matchlock image gc`.")]
 pub(crate) struct Args {
@@ -31,59 +35,119 @@ pub(crate) struct Args {
     /// kept are entered again.
     #[arg(long, conflicts_with_all = ["sandbox", "force_running"])]
     rebuild_state: bool,
+    /// Print a JSON object: {"reconciled": [{"id": …, "outcome": …, "resources": […]}]}.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was done about one sandbox.
+#[derive(Serialize)]
+struct Reconciled {
+    id: SandboxId,
+    outcome: Done,
+    /// What was released, in words.
+    resources: Vec<String>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Done {
+    /// Nothing, it runs.
+    Running,
+    Cleaned,
+    Killed,
+    /// It was not on record.
+    Removed,
+    EnteredAgain,
+}
+
+impl Reconciled {
+    fn new(id: SandboxId, outcome: Done) -> Self {
+        Self { id, outcome, resources: Vec::new() }
+    }
+
+    fn line(&self) -> String {
+        let Self { id, outcome, resources } = self;
+        match outcome {
+            Done::Running => format!("{id}: skipped (running)"),
+            Done::Cleaned if resources.is_empty() => format!("{id}: no resources to clean"),
+            Done::Cleaned => format!("{id}: cleaned {}", resources.join(", ")),
+            Done::Killed => format!("{id}: killed"),
+            Done::Removed => format!("{id}: removed, it was not on record"),
+            Done::EnteredAgain => format!("{id}: entered again"),
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    let mut report = Report { json: args.json, reconciled: Vec::new() };
     if args.rebuild_state {
-        return rebuild_state();
+        rebuild_state(&mut report)?;
+        return report.finish();
     }
     let site = sandboxes::site()?;
     if let Some(named) = &args.sandbox {
-        one(&site, &sandboxes::find(&site, named)?, args.force_running)?;
-        return Ok(0);
+        report.add(one(&site, &sandboxes::find(&site, named)?, args.force_running)?)?;
+        return if args.json { report.finish() } else { Ok(0) };
     }
-    let records = site.state.list()?;
-    let count = records.len();
-    sandboxes::each(records, |record| {
-        sandboxes::unless_gone(one(&site, &record, args.force_running)).map(drop)
+    sandboxes::each(site.state.list()?, |record| {
+        match sandboxes::unless_gone(one(&site, &record, args.force_running))? {
+            Some(reconciled) => report.add(reconciled),
+            None => Ok(()),
+        }
     })?;
-    let unknown = site.remove_unknown()?;
-    for id in &unknown {
-        output::line(&format!("{id}: removed, it was not on record"))?;
+    for id in site.remove_unknown()? {
+        report.add(Reconciled::new(id, Done::Removed))?;
     }
-    output::line(&format!("Reconciled {} VMs", count + unknown.len()))
+    report.finish()
 }
 
-fn one(site: &Site, record: &Record, force: bool) -> Result<(), Failure> {
+/// What was done, told line by line or all at once.
+struct Report {
+    json: bool,
+    reconciled: Vec<Reconciled>,
+}
+
+impl Report {
+    fn add(&mut self, reconciled: Reconciled) -> Result<(), Failure> {
+        if !self.json {
+            output::line(&reconciled.line())?;
+        }
+        self.reconciled.push(reconciled);
+        Ok(())
+    }
+
+    fn finish(self) -> Outcome {
+        if self.json {
+            return output::json(&json!({ "reconciled": self.reconciled }));
+        }
+        output::line(&format!("Reconciled {} VMs", self.reconciled.len()))
+    }
+}
+
+fn one(site: &Site, record: &Record, force: bool) -> Result<Reconciled, Failure> {
     let id = record.id;
     if force && site.home.is_owned(id) {
         signals::interruptible(async { Ok(rpc::end(site, id, None).await?) })?;
-        output::line(&format!("{id}: killed"))?;
-        return Ok(());
+        return Ok(Reconciled::new(id, Done::Killed));
     }
-    let line = match site.reconcile(id)? {
-        reconcile::Outcome::Running => format!("{id}: skipped (running)"),
-        reconcile::Outcome::Cleaned(resources) if resources.is_empty() => {
-            format!("{id}: no resources to clean")
-        }
+    Ok(match site.reconcile(id)? {
+        reconcile::Outcome::Running => Reconciled::new(id, Done::Running),
         reconcile::Outcome::Cleaned(resources) => {
-            let names: Vec<String> = resources.iter().map(ToString::to_string).collect();
-            format!("{id}: cleaned {}", names.join(", "))
+            let resources = resources.iter().map(ToString::to_string).collect();
+            Reconciled { id, outcome: Done::Cleaned, resources }
         }
-    };
-    output::line(&line)?;
-    Ok(())
+    })
 }
 
-fn rebuild_state() -> Outcome {
+fn rebuild_state(report: &mut Report) -> Result<(), Failure> {
     let home = Home::open(&host::home()?)?;
     let rebuilt = rebuild(&home, &host::store()?)?;
-    match &rebuilt.moved {
-        Some(path) => output::line(&format!("The damaged database is now {}", path.display()))?,
-        None => output::line("The database is sound")?,
-    };
-    for id in &rebuilt.entered {
-        output::line(&format!("{id}: entered again"))?;
+    if !report.json {
+        match &rebuilt.moved {
+            Some(path) => output::line(&format!("The damaged database is now {}", path.display()))?,
+            None => output::line("The database is sound")?,
+        };
     }
-    output::line(&format!("Reconciled {} VMs", rebuilt.entered.len()))
+    rebuilt.entered.into_iter().try_for_each(|id| report.add(Reconciled::new(id, Done::EnteredAgain)))
 }

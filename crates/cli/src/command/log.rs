@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         });
     }
     let directory = site.home.directory(record.id);
-    let content = sandbox::log::read(&directory)
+    let content = sandbox::log::read(&directory, sandbox::log::OUTPUT)
         .map_err(|error| Failure::io(format!("cannot read the log of {}", record.id), error))?;
     output::bytes(&content)
 }

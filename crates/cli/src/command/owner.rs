@@ -3,9 +3,13 @@
 //!
 //! Its standard input is the sandbox's lock, its standard output a pipe that takes the ID when the
 //! sandbox runs. Until then it speaks on the standard error of whoever started it, then in a file.
+//! Values of secrets come in memory that only the two of them have.
+
+mod handed_over;
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
@@ -20,6 +24,7 @@ use sandbox::timings::Timings;
 use sandbox::{Created, Sandbox};
 
 use crate::failure::{Failure, Outcome, RUN_FAILED};
+use crate::network::Values;
 use crate::owner::Machinery;
 use crate::session::Connection;
 use crate::signals::{self, Signals};
@@ -30,6 +35,8 @@ use crate::{output, owner, sandboxes};
 #[command(hide = true)]
 pub(crate) struct Args {
     id: SandboxId,
+    /// The descriptor that the values of its secrets can be read from.
+    secrets: RawFd,
 }
 
 /// What the owner in the background complains about, in the sandbox's directory.
@@ -47,11 +54,12 @@ pub(crate) enum Detached {
 /// to release what an owner left that was killed before it could do so itself.
 pub(crate) async fn detach(
     created: Created,
+    secrets: &Values,
     signals: &mut Signals,
     tidy: impl FnOnce(SandboxId) -> Result<(), ReconcileError>,
 ) -> Result<Detached, Failure> {
     let id = created.id();
-    let detached = hand_over(created, signals).await;
+    let detached = hand_over(created, secrets, signals).await;
     if !matches!(detached, Ok(Detached::Running))
         && let Err(error) = tidy(id)
         && error.kind() != Kind::NotFound
@@ -61,16 +69,22 @@ pub(crate) async fn detach(
     detached
 }
 
-async fn hand_over(created: Created, signals: &mut Signals) -> Result<Detached, Failure> {
+async fn hand_over(created: Created, secrets: &Values, signals: &mut Signals) -> Result<Detached, Failure> {
     let failed = |error| Failure::io("cannot start the sandbox's owner", error);
     let lock = created.lock().map_err(failed)?;
+    let handed_over = handed_over::write(secrets).map_err(failed)?;
     // This very program, even if its file has been replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("matchlock").arg("owner").arg(created.id().to_string());
+    command.arg(handed_over.as_raw_fd().to_string());
+    // Where their values have come from, perhaps.
+    for name in secrets.keys() {
+        command.env_remove(name);
+    }
     let mut child = command.stdin(lock).stdout(Stdio::piped()).spawn().map_err(failed)?;
     created.hand_over();
-    // The lock is the owner's alone now.
-    drop(command);
+    // The lock is the owner's alone now, and so are the secrets.
+    drop((command, handed_over));
     let pipe = child.stdout.take().expect("it was asked for");
     let line = tokio::task::spawn_blocking(move || {
         let mut line = String::new();
@@ -113,10 +127,11 @@ fn own(args: &Args) -> Outcome {
         Ok(File::from(lock))
     });
     let lock = lock.map_err(|error| Failure::io("cannot take over the sandbox's lock", error))?;
+    let secrets = handed_over::read(args.secrets)?;
     signals::caught(async |signals| {
         let created = Created::resume(&site, args.id, lock)?;
         let spec = &created.blueprint().spec;
-        let machinery = Machinery::find(spec)?;
+        let machinery = Machinery::find(spec, secrets)?;
         let connection = Connection { stdin: false, terminal: false, detached: true, timeout: spec.timeout };
         let announce = |sandbox: &Sandbox, bindings: &[Binding]| {
             owner::announce_forwards(bindings);

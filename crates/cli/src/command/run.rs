@@ -7,29 +7,35 @@ use std::time::Duration;
 use api::SandboxName;
 use api::disk::DiskSpec;
 use api::forward::{DEFAULT_ADDRESS, Forward};
+use api::network::NetworkSpec;
 
 use api::spec::{
-    Backend, CommandSpec, Cpus, DEFAULT_DISK_MB, DEFAULT_DNS_SERVERS, DEFAULT_MEMORY_MB, MIN_DISK_MB,
-    MIN_MEMORY_MB, Resources, SandboxSpec,
+    Backend, CommandSpec, Cpus, DEFAULT_DISK_MB, DEFAULT_MEMORY_MB, MIN_DISK_MB, MIN_MEMORY_MB, Resources,
+    SandboxSpec,
 };
 use clap::ValueEnum;
 use image::reference::Reference;
+use sandbox::network::{MAX_MTU, MIN_MTU};
 use sandbox::timings::Timings;
 use sandbox::{Blueprint, Created, Site};
 
 use crate::command::owner::{self as detached, Detached};
 use crate::command::pull::{self, Policy};
 use crate::failure::{Failure, Outcome};
+use crate::hosts::hostname;
+use crate::network::{self, ReachArgs, Values};
 use crate::owner::Machinery;
 use crate::session::Connection;
 use crate::{environment, host, output, owner, sandboxes, signals, terminal};
 
 /// Run a command in a new sandbox.
 ///
-/// The sandbox is a virtual machine made from the image. It has no network in this version. Unless
-/// it is to be kept (--rm=false, -d) it is gone, with all that the command wrote, when the command
-/// ends. Standard output and standard error are the command's; everything that matchlock says goes
-/// to standard error.
+/// The sandbox is a virtual machine made from the image. Unless it is to be kept (--rm=false, -d) it
+/// is gone, with all that the command wrote, when the command ends. Standard output and standard
+/// error are the command's; everything that matchlock says goes to standard error.
+///
+/// It can reach the public internet, but no private address, this machine included. With any
+/// --allow-host or --secret it can reach the hosts named there and nothing else.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,6 +44,8 @@ Examples:
   echo hello | matchlock run --image debian:12 -i -- tr a-z A-Z
   matchlock run --image debian:12 --disk @data:/data -- sh -c 'date >> /data/log'
   matchlock run --image debian:12 --cpus 2 --memory 1024 --timeout 60 -- make -j2
+  matchlock run --image python --allow-host pypi.org,files.pythonhosted.org -- pip install requests
+  matchlock run --image agent --secret API_KEY@api.example.com -- agent    # $API_KEY is a placeholder
   matchlock run --image nginx -d -p 8080:80 --name web
   matchlock exec web -- nginx -t
 
@@ -123,14 +131,17 @@ pub(crate) struct Args {
     /// Host name in the sandbox; its ID by default.
     #[arg(long, value_parser = hostname)]
     hostname: Option<String>,
-    /// Add a line to /etc/hosts: NAME:ADDRESS.
-    #[arg(long, value_name = "NAME:ADDRESS", value_delimiter = ',', value_parser = added_host)]
-    add_host: Vec<(IpAddr, String)>,
-    /// Nameservers in /etc/resolv.conf.
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_values_t = DEFAULT_DNS_SERVERS)]
+    #[command(flatten)]
+    reach: ReachArgs,
+    /// Nameservers that questions are passed on to, and that /etc/resolv.conf names. By default this
+    /// machine's own resolver answers. What may be asked is decided here in any case.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', help_heading = "Network")]
     dns_servers: Vec<IpAddr>,
-    /// No network but `lo`. Always so in this version, said or not.
-    #[arg(long)]
+    /// The most bytes of one IP packet; by default what is fastest.
+    #[arg(long, value_name = "BYTES", help_heading = "Network", value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..=i64::from(MAX_MTU)))]
+    mtu: Option<u16>,
+    /// No network but `lo`. Published ports work all the same.
+    #[arg(long, help_heading = "Network")]
     no_network: bool,
 
     /// Boot this kernel (an uncompressed vmlinux) instead of the default one.
@@ -171,8 +182,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 fn start(args: &Args) -> Outcome {
     let mut timings = Timings::start();
-    let spec = meaning(args)?;
-    let machinery = Machinery::find(&spec)?;
+    let (spec, secrets) = meaning(args)?;
+    let machinery = Machinery::find(&spec, secrets.clone())?;
     signals::caught(async |signals| {
         let site = sandboxes::site()?;
         let created = tokio::select! {
@@ -181,7 +192,7 @@ fn start(args: &Args) -> Outcome {
         };
         if args.detach {
             let id = created.id();
-            return match detached::detach(created, signals, |id| site.remove(id)).await? {
+            return match detached::detach(created, &secrets, signals, |id| site.remove(id)).await? {
                 Detached::Running => output::line(&id.to_string()),
                 Detached::Failed(code) => Ok(code),
             };
@@ -201,13 +212,19 @@ fn start(args: &Args) -> Outcome {
     })
 }
 
-/// What the arguments ask for.
-fn meaning(args: &Args) -> Result<SandboxSpec, Failure> {
+/// What the arguments ask for, and the values of its secrets.
+fn meaning(args: &Args) -> Result<(SandboxSpec, Values), Failure> {
     if args.detach && (args.tty || args.interactive) {
         return Err(Failure::usage("--detach cannot be combined with -t/--tty or -i/--interactive"));
     }
     terminal::check(args.tty, args.interactive)?;
-    Ok(SandboxSpec {
+    let (reach, secrets) = args.reach.meaning(network::from_environment)?;
+    if args.no_network && reach != NetworkSpec::default() {
+        return Err(Failure::usage(
+            "--no-network cannot be combined with hosts, secrets, rules or --network-intercept",
+        ));
+    }
+    let spec = SandboxSpec {
         image: args.image.familiar(),
         name: args.name.clone(),
         command: CommandSpec {
@@ -222,8 +239,9 @@ fn meaning(args: &Args) -> Result<SandboxSpec, Failure> {
         resources: Resources { cpus: args.cpus, memory_mb: args.memory, disk_mb: args.disk_size },
         disks: args.disk.clone(),
         hostname: args.hostname.clone(),
-        add_hosts: args.add_host.clone(),
+        add_hosts: args.reach.add_host.clone(),
         dns_servers: args.dns_servers.clone(),
+        network: NetworkSpec { no_network: args.no_network, mtu: args.mtu, ..reach },
         kernel: args.kernel.clone().or_else(host::kernel),
         backend: match args.backend {
             BackendArg::Auto => Backend::Auto,
@@ -233,7 +251,8 @@ fn meaning(args: &Args) -> Result<SandboxSpec, Failure> {
         graceful_shutdown: args.graceful_shutdown,
         publish: args.publish.clone(),
         publish_addresses: args.address.clone(),
-    })
+    };
+    Ok((spec, secrets))
 }
 
 /// From what was asked for to a sandbox that can be started: all that may be wrong with it is told
@@ -291,30 +310,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit).map_err(|_| "out of range".to_owned())
 }
 
-/// A host name as RFC 1123 allows it.
-fn hostname(text: &str) -> Result<String, String> {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    };
-    // Linux's own limit is 64 bytes (__NEW_UTS_LEN).
-    if text.len() <= 64 && text.split('.').all(label) {
-        Ok(text.to_owned())
-    } else {
-        Err("letters, digits and -, in parts joined by dots, at most 64 in all".to_owned())
-    }
-}
-
-/// `NAME:ADDRESS`; an IPv6 address may stand in brackets.
-fn added_host(text: &str) -> Result<(IpAddr, String), String> {
-    let (name, address) = text.split_once(':').ok_or("not NAME:ADDRESS")?;
-    let address = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
-    let address = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
-    Ok((address, hostname(name)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,17 +325,6 @@ mod tests {
         }
         for wrong in ["0", "-1", "nan", "soon"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn added_hosts_are_a_name_and_an_address() {
-        let host = |address: &str, name: &str| Ok((address.parse().unwrap(), name.to_owned()));
-        assert_eq!(added_host("db:10.0.0.1"), host("10.0.0.1", "db"));
-        assert_eq!(added_host("db.local:::1"), host("::1", "db.local"));
-        assert_eq!(added_host("db:[fe80::1]"), host("fe80::1", "db"));
-        for wrong in ["db", "db:", "db:x", ":1.2.3.4", "a b:1.2.3.4", "a\nb:1.2.3.4"] {
-            assert!(added_host(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,11 +1,14 @@
 //! `matchlock start`.
 
+use std::path::PathBuf;
+
 use api::{Explain, Kind, SandboxId};
 use sandbox::home::Ownership;
 use sandbox::{Created, Site};
 
 use super::owner::{self, Detached};
 use crate::failure::{Failure, Outcome};
+use crate::network::{self, Values};
 use crate::signals::{self, Signals};
 use crate::{output, sandboxes};
 
@@ -13,11 +16,18 @@ use crate::{output, sandboxes};
 ///
 /// The command that a sandbox was made for runs again, in the background: `matchlock log` shows
 /// what it writes.
+///
+/// The values of its secrets are not stored anywhere: they are read again from variables of their
+/// names here, or from --secret-file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
-  matchlock start vm-1a2b3c4d")]
+Examples:
+  matchlock start vm-1a2b3c4d
+  matchlock start --secret-file secrets.json web")]
 pub(crate) struct Args {
+    /// Values of secrets from a JSON file, as of `run`.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Vec<PathBuf>,
     /// IDs, beginnings of IDs, or names.
     #[arg(value_name = "ID")]
     sandboxes: Vec<String>,
@@ -26,9 +36,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let site = sandboxes::site()?;
     let records = sandboxes::chosen(&site, &args.sandboxes, false)?;
+    let given = network::values_in_files(&args.secret_file)?;
     signals::caught(async |signals| {
         for record in records {
-            match start(&site, record.id, signals).await? {
+            match start(&site, record.id, &given, signals).await? {
                 Detached::Running => output::line(&format!("Started {}", record.id))?,
                 Detached::Failed(code) => return Ok(code),
             };
@@ -37,14 +48,21 @@ pub(crate) fn run(args: &Args) -> Outcome {
     })
 }
 
-async fn start(site: &Site, id: SandboxId, signals: &mut Signals) -> Result<Detached, Failure> {
+async fn start(
+    site: &Site,
+    id: SandboxId,
+    given: &Values,
+    signals: &mut Signals,
+) -> Result<Detached, Failure> {
     // What a killed owner left is released first.
     site.reconcile(id)?;
     match site.take(id)? {
         Ownership::Owned => Err(AlreadyRunning(id).into()),
         Ownership::Taken(lock) => {
             let tidy = |id| site.reconcile(id).map(drop);
-            owner::detach(Created::resume(site, id, lock)?, signals, tidy).await
+            let created = Created::resume(site, id, lock)?;
+            let secrets = network::values(&created.blueprint().spec.network, given)?;
+            owner::detach(created, &secrets, signals, tidy).await
         }
         Ownership::Missing => {
             site.state.record(id)?;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 /// The directory `name` directly below `root`, made with `mode` if it is missing. A symbolic link or
@@ -66,6 +66,35 @@ pub(crate) fn replace_file(directory: impl AsFd, name: &str, contents: &[u8]) ->
     let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = openat(&directory, name, new, Mode::from_raw_mode(0o644))?;
     File::from(file).write_all(contents)
+}
+
+/// Makes `name` in `directory` a symbolic link to `target`, in place of whatever had that name.
+pub(crate) fn replace_link(directory: impl AsFd, name: &str, target: &str) -> io::Result<()> {
+    match unlinkat(&directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(symlinkat(target, directory, name)?)
+}
+
+/// What is at `path` below `root`, where links may lead to other places below `root`; not waited for if it
+/// is a pipe.
+pub(crate) fn existing_file(root: impl AsFd, path: &str, mode: OFlags) -> io::Result<File> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = mode | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    Ok(openat2(root, path, flags, Mode::empty(), resolve)?.into())
+}
+
+/// Some names in the directory at `path` below `root`, at most this many, without those that are not text.
+pub(crate) fn names(root: impl AsFd, path: &str, most: usize) -> io::Result<Vec<String>> {
+    let directory = existing_file(root, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut names = Vec::new();
+    for entry in Dir::new(directory)?.take(most) {
+        let entry = entry?;
+        let name = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | ".."));
+        names.extend(name.map(str::to_owned));
+    }
+    Ok(names)
 }
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

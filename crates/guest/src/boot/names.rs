@@ -57,6 +57,8 @@ mod tests {
             root: Root { layers: Vec::new(), scratch: String::new(), durable: false },
             mounts: Vec::new(),
             cpu_quota_millis: None,
+            network: None,
+            certificate: None,
         };
         assert_eq!(
             hosts(&config),

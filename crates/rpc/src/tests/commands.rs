@@ -260,3 +260,15 @@ async fn a_sandbox_that_is_gone_fails_its_commands_not_the_session() {
     raw.ask(3, "exec", json!({ "command": "true" })).await;
     assert_eq!(raw.answer(3).await.0["error"]["code"], -32000);
 }
+
+#[tokio::test]
+async fn allowed_hosts_come_and_go() {
+    let mut raw = Raw::start();
+    raw.ask(1, "allow_list_add", json!({ "hosts": ["a.example", "*.b.example"] })).await;
+    let hosts = json!(["a.example", "*.b.example"]);
+    assert_eq!(raw.answer(1).await.0["result"], json!({ "added": hosts, "allowed_hosts": hosts }));
+    raw.ask(2, "allow_list_delete", json!({ "hosts": ["a.example"] })).await;
+    assert_eq!(raw.answer(2).await.0["result"], json!({ "removed": ["a.example"], "allowed_hosts": [] }));
+    raw.ask(3, "allow_list_add", json!({ "hosts": "a.example" })).await;
+    assert_eq!(raw.answer(3).await.0["error"]["code"], -32602);
+}

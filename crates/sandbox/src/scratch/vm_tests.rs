@@ -68,6 +68,7 @@ impl Kept {
                 Disk { serial: "layer".to_owned(), file: layer, access: Access::ReadOnly },
                 Disk { serial: "scratch".to_owned(), file: scratch, access: Access::Durable },
             ],
+            nic: None,
             console: None,
         };
         let machine = qemu.boot(spec).await.unwrap();
@@ -80,6 +81,8 @@ impl Kept {
             root: Root { layers: vec!["layer".to_owned()], scratch: "scratch".to_owned(), durable: true },
             mounts: Vec::new(),
             cpu_quota_millis: None,
+            network: None,
+            certificate: None,
         };
         let booted = boot::converse(machine.channel(), config, &mut Timings::start()).await;
         let booted = booted.unwrap_or_else(|error| panic!("{error}\n{}", machine.console_tail()));

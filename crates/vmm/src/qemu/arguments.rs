@@ -23,12 +23,20 @@ pub(super) struct Layout<'a> {
     pub(super) monitor: RawFd,
     pub(super) channel: RawFd,
     pub(super) disks: Vec<DiskLayout<'a>>,
+    pub(super) nic: Option<NicLayout>,
 }
 
 #[derive(Debug)]
 pub(super) struct DiskLayout<'a> {
     pub(super) serial: &'a str,
     pub(super) access: Access,
+    pub(super) descriptor: RawFd,
+}
+
+#[derive(Debug)]
+pub(super) struct NicLayout {
+    pub(super) mac: [u8; 6],
+    pub(super) mtu: u16,
     pub(super) descriptor: RawFd,
 }
 
@@ -43,6 +51,9 @@ impl Layout<'_> {
         self.devices(&mut line);
         for (index, disk) in self.disks.iter().enumerate() {
             disk.arguments(index, &mut line);
+        }
+        if let Some(nic) = &self.nic {
+            nic.arguments(&mut line);
         }
         line.0
     }
@@ -131,6 +142,49 @@ impl DiskLayout<'_> {
         line.option("-device", format!("virtio-blk-device,drive=disk{index},serial={}", self.serial));
     }
 }
+
+impl NicLayout {
+    fn arguments(&self, line: &mut Line) {
+        // Not a server: the socket is connected already, and QEMU may neither listen nor connect.
+        line.option(
+            "-netdev",
+            format!("stream,id=net0,server=off,addr.type=fd,addr.str={}", self.descriptor),
+        );
+        let [a, b, c, d, e, f] = self.mac;
+        // Frames go into as many of the guest's buffers as they need, because otherwise each of those
+        // would have to hold the largest: 17 MB in all.
+        let device = format!(
+            "virtio-net-device,netdev=net0,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},\
+             host_mtu={},mrg_rxbuf=on",
+            self.mtu
+        );
+        let off = UNUSED.iter().flat_map(|feature| [",", feature, "=off"]);
+        line.option("-device", off.fold(device, |text, part| text + part));
+    }
+}
+
+/// Features of a network interface that the guest shall not even see: checksums and segmentation left to
+/// somebody behind the cable, where large frames do more; and all that is controlled at run time.
+const UNUSED: &[&str] = &[
+    "csum",
+    "gso",
+    "guest_csum",
+    "guest_tso4",
+    "guest_tso6",
+    "guest_ecn",
+    "guest_ufo",
+    "host_tso4",
+    "host_tso6",
+    "host_ecn",
+    "host_ufo",
+    "ctrl_vq",
+    "ctrl_rx",
+    "ctrl_rx_extra",
+    "ctrl_vlan",
+    "ctrl_mac_addr",
+    "ctrl_guest_offloads",
+    "guest_announce",
+];
 
 #[derive(Default)]
 struct Line(Vec<String>);

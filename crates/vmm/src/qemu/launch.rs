@@ -17,15 +17,16 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 
-use super::arguments::{DiskLayout, Layout};
+use super::arguments::{DiskLayout, Layout, NicLayout};
 use super::{Accelerator, QemuError, qmp};
 use crate::channel::Channel;
 use crate::console::{self, Sink, Tail};
 use crate::kernel;
 use crate::machine::{End, Exit, Machine, MachineSpec};
 
-/// Disks that a microvm has room for: 24 virtio-mmio slots, two of them for channel and entropy.
-const MAX_DISKS: usize = 22;
+/// Disks and network interfaces that a microvm has room for: 24 virtio-mmio slots, two of them for
+/// channel and entropy.
+const SLOTS: usize = 22;
 
 /// The longest serial that virtio-blk carries, bytes.
 const MAX_SERIAL: usize = 20;
@@ -78,6 +79,11 @@ impl Launch {
         for ((serial, access), file) in serials.iter().zip(files) {
             disks.push(DiskLayout { serial, access: *access, descriptor: hand_over(file.into()) });
         }
+        let nic = spec.nic.map(|nic| NicLayout {
+            mac: nic.mac,
+            mtu: nic.mtu,
+            descriptor: hand_over(nic.socket.into()),
+        });
         let layout = Layout {
             vcpus: spec.vcpus,
             memory_mb: spec.memory_mb,
@@ -89,6 +95,7 @@ impl Launch {
             monitor: monitor_number,
             channel: channel_number,
             disks,
+            nic,
         };
         let args = layout.arguments().into_iter().map(Into::into).collect();
         let (ended, status) = oneshot::channel();
@@ -147,8 +154,9 @@ fn check(spec: &MachineSpec) -> Result<(), QemuError> {
     if asked < least {
         return Err(QemuError::TooLittleMemory { asked, least });
     }
-    if spec.disks.len() > MAX_DISKS {
-        return Err(QemuError::TooManyDisks { asked: spec.disks.len(), most: MAX_DISKS });
+    let most = SLOTS - usize::from(spec.nic.is_some());
+    if spec.disks.len() > most {
+        return Err(QemuError::TooManyDisks { asked: spec.disks.len(), most });
     }
     let serials: Vec<&str> = spec.disks.iter().map(|disk| disk.serial.as_str()).collect();
     for (index, serial) in serials.iter().enumerate() {
