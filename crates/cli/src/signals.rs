@@ -1,9 +1,11 @@
 //! Signals that ask us to stop, and the runtime in which they are waited for.
 
 use std::io;
+use std::time::Duration;
 
 use image::store::Cancel;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
 
 use crate::failure::Failure;
 
@@ -46,12 +48,20 @@ pub(crate) async fn next(signals: Option<&mut Signals>) -> i32 {
     }
 }
 
+/// How far a failure may be ahead of the signal behind it: Ctrl-C also ends whoever feeds us through a
+/// pipe, and the end of our input can be seen before the signal is.
+const SIGNAL_DELAY: Duration = Duration::from_millis(100);
+
 /// Runs a future to its end, or until a signal asks us to stop; dropping it must clean up.
 pub(crate) fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     caught(async |signals| {
-        tokio::select! {
+        let outcome = tokio::select! {
             outcome = work => outcome,
-            _ = signals.next() => Err(Failure::interrupted()),
+            _ = signals.next() => return Err(Failure::interrupted()),
+        };
+        match outcome {
+            Err(_) if timeout(SIGNAL_DELAY, signals.next()).await.is_ok() => Err(Failure::interrupted()),
+            outcome => outcome,
         }
     })
 }
@@ -81,5 +91,27 @@ struct CancelOnDrop(Cancel);
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[test]
+    fn a_failure_ahead_of_its_signal_is_an_interruption() {
+        let fails = |signal: Option<Signal>| {
+            interruptible::<()>(async move {
+                if let Some(signal) = signal {
+                    kill_process(getpid(), signal).unwrap();
+                }
+                Err(Failure::usage("the input has ended early"))
+            })
+            .unwrap_err()
+        };
+        assert!(fails(Some(Signal::INT)).is_interruption());
+        assert!(!fails(None).is_interruption());
     }
 }
