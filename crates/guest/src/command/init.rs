@@ -135,7 +135,10 @@ impl Supervisor {
     fn reap(&mut self) -> bool {
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == self.program => self.ended = Some(ended(status)),
+                // Once: while others have their time, its number can become another's.
+                Ok(Some((pid, status))) if pid == self.program && self.ended.is_none() => {
+                    self.ended = Some(ended(status));
+                }
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
                 Ok(None) => return true,
                 Err(_) => return false,
