@@ -135,6 +135,9 @@ impl Host {
 /// A server for connections one after the other; gives its port.
 fn server(serve: impl Fn(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // The usual 128 are fewer than some tests connect at once. What does not fit is sent again by the
+    // kernel, later and later: half a minute, with bad luck.
+    rustix::net::listen(&listener, 4096).unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || listener.incoming().for_each(|stream| serve(stream.unwrap())));
     port
