@@ -188,3 +188,23 @@ fn a_sandbox_that_boots_can_be_killed() {
         matchlock.assert_nothing_left();
     }
 }
+
+#[test]
+fn a_sandbox_that_is_just_handed_to_its_owner_can_be_killed() {
+    let matchlock = Matchlock::new();
+    assert!(matchlock.list().is_empty(), "there is a database from here on");
+    let database = rusqlite::Connection::open(matchlock.home().join("state.db")).unwrap();
+    let running = matchlock.spawn(&[&["run", "-d", "--name", "early"], &SLEEP[..]].concat());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !database.prepare("SELECT 1 FROM sandboxes WHERE phase = 'created'").unwrap().exists([]).unwrap() {
+        assert!(Instant::now() < deadline);
+    }
+    // Its owner cannot say now that it is the one.
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let kill = matchlock.spawn(&["kill", "early"]);
+    thread::sleep(Duration::from_secs(1));
+    database.execute_batch("ROLLBACK").unwrap();
+    let _ = kill.wait().success();
+    assert_ne!(running.wait().code, Some(0));
+    matchlock.assert_nothing_left();
+}

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use api::{Explain, Kind, SandboxId};
+use sandbox::process::{self, Signal};
 use sandbox::reconcile::ReconcileError;
 use sandbox::tenure::TenureError;
 use sandbox::{SOCKET, Site, UNMOUNT_MARGIN};
@@ -102,13 +103,34 @@ async fn is_gone(site: &Site, id: SandboxId, patience: Duration) -> bool {
 
 /// Tells the owner by signals, the last of which it cannot ignore.
 async fn force(site: &Site, id: SandboxId) -> Result<(), EndError> {
-    let record = site.state.record(id).map_err(|error| ReconcileError::from(TenureError::from(error)))?;
-    let pid = record.owner_pid.unwrap_or(0);
-    for signal in [sandbox::process::Signal::TERM, sandbox::process::Signal::KILL] {
-        sandbox::process::signal(pid, signal, || site.home.is_owned_by(id, pid));
-        if is_gone(site, id, MARGIN).await {
+    let mut owner = 0;
+    for signal in [Signal::TERM, Signal::KILL] {
+        let deadline = Instant::now() + MARGIN;
+        let mut told = None;
+        while site.home.is_owned(id) {
+            // Whoever makes a sandbox may be just handing it over to the process that is to own it: until
+            // that says so, the number on record is of a process that has its lock no more.
+            owner = recorded_owner(site, id)?.unwrap_or(owner);
+            if told != Some(owner) && process::signal(owner, signal, || site.home.is_owned_by(id, owner)) {
+                told = Some(owner);
+            }
+            if Instant::now() > deadline {
+                break;
+            }
+            sleep(POLL).await;
+        }
+        if !site.home.is_owned(id) {
             return Ok(());
         }
     }
-    Err(EndError::Stubborn { id, pid })
+    Err(EndError::Stubborn { id, pid: owner })
+}
+
+/// The process that says that it owns a sandbox; none if the sandbox is gone.
+fn recorded_owner(site: &Site, id: SandboxId) -> Result<Option<u32>, EndError> {
+    match site.state.record(id) {
+        Ok(record) => Ok(record.owner_pid),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(ReconcileError::from(TenureError::from(error)).into()),
+    }
 }

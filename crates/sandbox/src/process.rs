@@ -47,14 +47,11 @@ pub(crate) fn kill(pid: u32, started: u64, patience: Duration) -> io::Result<()>
 }
 
 /// Sends a process a signal, if `is_meant` says, of the process that has the number at that moment,
-/// that it is the one; nothing happens if there is none.
-pub fn signal(pid: u32, signal: Signal, is_meant: impl FnOnce() -> bool) {
+/// that it is the one; nothing happens if there is none. Whether it was sent.
+pub fn signal(pid: u32, signal: Signal, is_meant: impl FnOnce() -> bool) -> bool {
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let process = process.and_then(|process| pidfd_open(process, PidfdFlags::empty()).ok());
-    if let Some(process) = process.filter(|_| is_meant()) {
-        // It may have ended meanwhile.
-        let _ = pidfd_send_signal(process, signal);
-    }
+    process.filter(|_| is_meant()).is_some_and(|process| pidfd_send_signal(process, signal).is_ok())
 }
 
 #[cfg(test)]
