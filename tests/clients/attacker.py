@@ -17,7 +17,7 @@ def known(name):
 
 
 def plain(address, port=80):
-    return socket.create_connection((address, port), timeout=30)
+    return socket.create_connection((address, port), timeout=10)
 
 
 def tls(address, name, *protocols, port=443):

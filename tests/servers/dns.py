@@ -123,7 +123,7 @@ async def main():
         loop = asyncio.get_running_loop()
         await loop.create_datagram_endpoint(lambda address=address: Datagrams(server, address), (address, 53))
         await asyncio.start_server(stream, address, 53)
-    print("ready: dns", flush=True)
+    print("ready: dns\n", end="", flush=True)
     await asyncio.Event().wait()
 
 

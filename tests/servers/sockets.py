@@ -124,7 +124,7 @@ async def main():
     await asyncio.start_server(reset, TCP, 9)
     await asyncio.get_running_loop().create_datagram_endpoint(Datagrams, (TCP, 9999))
     _server = await serve_grpc()
-    print("ready: sockets", flush=True)
+    print("ready: sockets\n", end="", flush=True)
     await asyncio.Event().wait()
 
 

@@ -309,7 +309,7 @@ async def main():
         for address in filter(None, addresses.split(",")):
             await asyncio.start_server(serve, address, 80, backlog=4096, limit=1 << 20)
             await asyncio.start_server(serve, address, 443, ssl=context(certificate), backlog=4096, limit=1 << 20)
-    print("ready: web" if sys.argv[3] else "ready: own", flush=True)
+    print("ready: web\n" if sys.argv[3] else "ready: own\n", end="", flush=True)
     await asyncio.Event().wait()
 
 

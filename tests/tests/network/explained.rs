@@ -63,7 +63,7 @@ fn check(matchlock: &Matchlock, flags: &[&str]) -> (Option<i32>, String) {
 #[test]
 fn a_check_says_what_would_happen_without_a_sandbox() {
     let matchlock = Matchlock::without_images();
-    let secret = ["--secret", "KEY=hunter2@api.example.com", "--secret-placeholder", "KEY=PLACE"];
+    let secret = ["--secret", "KEY=hunter2@api.example.com", "--secret-placeholder", "KEY=PLACEHOLDER"];
     let cases: &[(&[&str], i32, &str)] = &[
         (&["https://example.com/"], 0, "open"),
         (&["--allow-host", "*.example.com", "https://api.example.com/v1"], 0, "*.example.com"),
@@ -80,8 +80,9 @@ fn a_check_says_what_would_happen_without_a_sandbox() {
         assert_eq!(came, Some(*code), "{flags:?}: {said}");
         assert!(said.contains(text), "{flags:?}: {text:?} in {said}");
     }
-    let with_header =
-        |url: &str| check(&matchlock, &[&secret[..], &["-H", "Authorization: Bearer PLACE", url]].concat());
+    let with_header = |url: &str| {
+        check(&matchlock, &[&secret[..], &["-H", "Authorization: Bearer PLACEHOLDER", url]].concat())
+    };
     let (code, said) = with_header("https://api.example.com/");
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains("hunter2"), "{said}");

@@ -235,9 +235,8 @@ fn row_21_the_value_is_nowhere_but_in_the_process_that_needs_it() {
     let search = "env | grep -c VALUE; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | grep -ac VALUE; \
                   grep -rac VALUE /etc /root /run /tmp /var/log /home 2>/dev/null | grep -v ':0$'; \
                   cat /proc/cmdline | grep -c VALUE; dmesg | grep -c VALUE; echo done";
-    // Split, so that the command does not find itself.
-    let (start, rest) = value.split_at(6);
-    let output = sandbox.sh(&search.replace("VALUE", &format!("'{start}''{rest}'"))).stdout_text();
+    // A pattern, so that the command does not find itself.
+    let output = sandbox.sh(&search.replace("VALUE", "'sk-row21-5d7[c]2e9a4f'")).stdout_text();
     assert_eq!(output, "0\n0\n0\n0\ndone\n");
     let memory = "
 import re

@@ -117,10 +117,7 @@ async fn a_name_that_is_not_allowed_does_not_exist_and_nobody_is_asked() {
     let events = guest.events();
     assert_eq!(events.len(), 3, "one a name");
     assert!(events[0].blocked && events[0].url == "dns:c2vjcmv0.evil.example");
-    assert_eq!(
-        events[0].rule.as_deref().map(|rule| rule.split(':').next().unwrap()),
-        Some("host_not_allowed")
-    );
+    assert_eq!(events[0].block_code.as_deref(), Some("host_not_allowed"));
 }
 
 #[tokio::test]
@@ -188,7 +185,7 @@ async fn a_name_with_private_addresses_only_has_none_and_that_is_told() {
         assert_eq!(names_of(&guest, "10.0.0.1"), Vec::<String>::new());
         let events = guest.events();
         assert_eq!(events.len(), 1);
-        assert!(events[0].blocked && events[0].rule.as_deref().unwrap().starts_with("private_address"));
+        assert!(events[0].blocked && events[0].block_code.as_deref() == Some("private_address"));
     }
     let guest = Guest::new(&sealed(&["rebind.example", "10.0.0.1"]), &server);
     assert_eq!(guest.addresses("rebind.example.", RecordType::A).await, ["10.0.0.1"]);

@@ -136,7 +136,7 @@ async fn quic_and_other_udp_of_a_sealed_sandbox_goes_nowhere() {
     let (server, address) = server().await;
     bed.send(5000, address, b"ping").await;
     let events = bed.events(1).await;
-    assert_eq!((events[0].blocked, events[0].rule.as_deref()), (true, Some("udp")));
+    assert_eq!((events[0].blocked, events[0].block_code.as_deref()), (true, Some("udp")));
     assert!(server.try_recv(&mut [0; 16]).is_err());
 }
 
