@@ -74,6 +74,11 @@ impl Failure {
         Self { code, ..self }
     }
 
+    /// The same failure as one of a command line that makes no sense.
+    pub(crate) fn of_usage(self) -> Self {
+        Self { code: USAGE, ..self }
+    }
+
     /// Tells the user, and gives the exit code.
     pub(crate) fn report(&self) -> u8 {
         if self.kind == Kind::Interrupted {

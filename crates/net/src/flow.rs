@@ -6,6 +6,7 @@ mod intercept;
 mod record;
 mod refusal;
 mod rewind;
+mod watched;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::upstream::Upstream;
 use first::First;
 use record::Record;
 use rewind::Rewind;
+use watched::Watched;
 
 /// Where DNS is spoken, to whatever address.
 const DNS_PORT: u16 = 53;
@@ -114,7 +116,8 @@ impl Flow {
     }
 
     /// Decides by what the guest says first. What only some flows need is boxed: there may be thousands of
-    /// flows, and most of those that last are tunnels or idle connections of HTTP. `upstream` is connected to where the guest wants to go.
+    /// flows, and most of those that last are tunnels or idle connections of HTTP. `upstream` is connected
+    /// to where the guest wants to go.
     async fn look<S: Io + 'static>(&mut self, mut guest: S, mut upstream: TcpStream) {
         match first::read(&mut guest, &mut upstream).await {
             First::Guest(Protocol::Tls, read) => Box::pin(self.intercept(guest, read, upstream)).await,
@@ -125,6 +128,15 @@ impl Flow {
                 self.http(Rewind::new(read, guest), upstream, Alpn::Http2).await;
             }
             First::Guest(Protocol::Other, read) => self.relay(Rewind::new(read, guest), upstream).await,
+            First::Half(read) => {
+                let guest = Rewind::new(read, guest);
+                if self.policy().opaque(self.destination, &self.names).is_ok() {
+                    self.relay(Watched::new(guest), upstream).await;
+                } else {
+                    // Its parser is strict, and says why.
+                    self.http(guest, upstream, Alpn::Http1).await;
+                }
+            }
             First::Server { guest: from_guest, server } => {
                 self.relay(Rewind::new(from_guest, guest), Rewind::new(server, upstream)).await;
             }

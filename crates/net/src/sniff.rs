@@ -24,27 +24,26 @@ pub enum Protocol {
     Other,
 }
 
-/// Tells by a connection's first bytes what it speaks; `None` if they are too few. `over` if there will be
-/// no more of them, or not soon: then there is always an answer, unless there is not a single byte.
+/// Tells by a connection's first bytes what it speaks; `None` if they are too few: no server acts on them
+/// before there are more.
 #[must_use]
-pub fn classify(first: &[u8], over: bool) -> Option<Protocol> {
+pub fn classify(first: &[u8]) -> Option<Protocol> {
     let looked_at = &first[..first.len().min(MAX_LINE)];
-    let over = over || looked_at.len() == MAX_LINE;
     match tls(looked_at) {
         Verdict::Yes => return Some(Protocol::Tls),
-        Verdict::More if !over => return None,
-        Verdict::More | Verdict::No => {}
+        Verdict::More => return None,
+        Verdict::No => {}
     }
     if first.starts_with(PREFACE) {
         return Some(Protocol::Http2);
     }
-    if PREFACE.starts_with(looked_at) && !over {
+    if PREFACE.starts_with(looked_at) {
         return None;
     }
     match request_line(looked_at) {
         Verdict::Yes => Some(Protocol::Http1),
         Verdict::No => Some(Protocol::Other),
-        Verdict::More if over && !first.is_empty() => Some(Protocol::Http1),
+        Verdict::More if looked_at.len() == MAX_LINE => Some(Protocol::Http1),
         Verdict::More => None,
     }
 }

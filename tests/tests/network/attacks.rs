@@ -115,6 +115,7 @@ for name in [b'45.33.7.10', b'::1', b'[::1]', b'2130706433', b'0x7f.1', b'www.go
 for name in ['cdn.evil.test', 'evil.test', 'good.test']:
     attempt(f'name {name}, said why', lambda: answer(send(tls(NGINX, name), get(name))))
 attempt('hidden name', lambda: shaken(NGINX, client_hello(b'www.good.test', extension(0xfe0d, b'\0' + os.urandom(200)))))
+attempt('hidden name, as it once was', lambda: shaken(NGINX, client_hello(b'www.good.test', extension(0xffce, os.urandom(200)))))
 two = extension(0, vector(2, b'\0' + vector(2, b'www.good.test') + b'\0' + vector(2, b'cdn.evil.test')))
 attempt('two names in one list', lambda: shaken(NGINX, client_hello(None, two)))
 attempt('two lists of names', lambda: shaken(NGINX, client_hello(b'cdn.evil.test', extension(0, vector(2, b'\0' + vector(2, b'www.good.test'))))))
@@ -230,6 +231,7 @@ fn row_3_private_addresses_themselves_are_out_of_reach_in_every_mode() {
         sandbox.kill();
     }
     site.assert_untouched();
+    assert!(!site.web(INSIDE).iter().any(|line| line["target"] == "/who"));
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn row_5_names_types_and_other_name_servers_as_a_tunnel() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_refused(&attempts.into_iter().filter(|(name, _)| name.starts_with("refused")).collect::<Vec<_>>());
-    for part in ["data-in-a-name", "xxxxxx", "data.www", "tunnel.", "many.evil", "bind"] {
+    for part in ["data-in-a-name", "xxxxxx", "data.www", "tunnel.", "many.evil", "version.bind"] {
         assert!(site.queries(part).is_empty(), "{part} was asked for");
     }
     let types = ["A", "AAAA", "HTTPS"];
@@ -122,7 +122,7 @@ fn other_records_pass_in_an_open_network_only() {
 fn an_added_host_is_reached_by_its_name_at_that_address_alone() {
     let site = Site::shared();
     let matchlock = site.matchlock().with_images(&[CLIENTS]);
-    for flags in [&["--allow-host", "*.good.test"][..], &[]] {
+    for flags in [&["--allow-host", "*.good.test,db.inside.test"][..], &[]] {
         let added = ["--add-host", &format!("db.inside.test:{INSIDE}")];
         let sandbox = Sandbox::start(&matchlock, CLIENTS, &[flags, &added].concat());
         let got = sandbox.sh("curl -sS http://db.inside.test/reflect?added").success().stdout_text();
@@ -134,4 +134,5 @@ fn an_added_host_is_reached_by_its_name_at_that_address_alone() {
     }
     assert!(site.queries("db.inside").is_empty(), "added names are nobody else's business");
     site.assert_untouched();
+    assert!(!site.web(INSIDE).iter().any(|line| line["target"] == "/who"));
 }

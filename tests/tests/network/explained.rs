@@ -90,7 +90,7 @@ fn a_check_says_what_would_happen_without_a_sandbox() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("plain_http_secret"), "{said}");
     for wrong in [
-        &["nonsense"][..],
+        &["ftp://example.com/"][..],
         &["--allow-host", "a b", "https://example.com/"],
         &["--secret", "K@", "https://example.com/"],
         &[],

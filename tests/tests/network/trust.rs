@@ -46,7 +46,8 @@ fn debians_trust_store_and_the_variables_of_clients_are_set() {
     let _ = sandbox.sh("env -i PATH=$PATH curl -fsS https://www.good.test/hello").success();
     let _ = sandbox.sh("env -i PATH=$PATH gofetch https://www.good.test/hello").success();
     let untrusting = sandbox.sh(
-        "curl -fsS --cacert /usr/share/ca-certificates/mozilla/ISRG_Root_X1.crt https://www.good.test/hello",
+        "env -i PATH=$PATH curl -fsS --capath /nonexistent --cacert /usr/share/ca-certificates/mozilla/ISRG_Root_X1.crt \
+         https://www.good.test/hello",
     );
     assert_eq!(untrusting.code, Some(60), "it is looked into");
 }

@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::sniff::{MAX_LINE, Protocol, classify};
 
 /// How long the rest of a first line may take. A guest that sends half of one cannot hold its
-/// connection undecided.
-const REST: Duration = Duration::from_secs(3);
+/// connection undecided, and one whose protocol has no lines does not wait long.
+const REST: Duration = Duration::from_secs(1);
 
 /// How long both sides may be silent: clients connect before they know what to ask.
 const SILENCE: Duration = Duration::from_secs(10 * 60);
@@ -26,6 +26,8 @@ const GREETING: usize = 4096;
 pub(super) enum First {
     /// By the guest: what it speaks, and all that was read of it.
     Guest(Protocol, Vec<u8>),
+    /// By the guest, but not enough to tell, and no more of it in time: what was read of it.
+    Half(Vec<u8>),
     /// By the server, as no server of TLS or HTTP does: what was read of both.
     Server {
         /// What the guest has said in the meantime; not enough to tell.
@@ -48,26 +50,24 @@ where
     let mut until = Instant::now() + SILENCE;
     loop {
         let space = MAX_LINE.saturating_sub(said.len());
-        let over = tokio::select! {
+        tokio::select! {
             biased;
             read = more(guest, &mut said, space) => match read {
-                Ok(0) => true,
-                Ok(_) => false,
+                // Half a request asks for nothing. Maybe it only listens, and the server is still to speak.
+                Ok(0) => return First::Guest(Protocol::Other, said),
+                Ok(_) => {}
                 Err(_) => return First::Over,
             },
             read = more(server, &mut greeting, GREETING) => match read {
                 Ok(0) | Err(_) => return First::Over,
                 Ok(_) => return First::Server { guest: said, server: greeting },
             },
-            () = sleep_until(until) => true,
-        };
-        match classify(&said, over) {
-            Some(protocol) => return First::Guest(protocol, said),
-            // It only listens, and the server is still to speak.
-            None if over && until > Instant::now() => return First::Guest(Protocol::Other, said),
-            None if over => return First::Over,
-            None => until = until.min(Instant::now() + REST),
+            () = sleep_until(until) => return if said.is_empty() { First::Over } else { First::Half(said) },
         }
+        if let Some(protocol) = classify(&said) {
+            return First::Guest(protocol, said);
+        }
+        until = until.min(Instant::now() + REST);
     }
 }
 
@@ -88,12 +88,12 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn half_a_line_is_for_the_strict_parser_and_never_holds_a_flow() {
+    async fn half_a_line_never_holds_a_flow() {
         let ((mut guest, mut ours), (mut server, _theirs)) = (duplex(64), duplex(64));
         guest.write_all(b"SSH-2.0-x y").await.unwrap();
         let begin = Instant::now();
         let first = read(&mut ours, &mut server).await;
-        assert_eq!(first, First::Guest(Protocol::Http1, b"SSH-2.0-x y".to_vec()));
+        assert_eq!(first, First::Half(b"SSH-2.0-x y".to_vec()));
         assert_eq!(begin.elapsed(), REST);
     }
 
@@ -102,11 +102,11 @@ mod tests {
         let ((mut guest, mut ours), (mut server, _theirs)) = (duplex(64), duplex(64));
         let slow = tokio::spawn(async move {
             while guest.write_all(b"A").await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(REST / 3).await;
             }
         });
         let begin = Instant::now();
-        assert!(matches!(read(&mut ours, &mut server).await, First::Guest(Protocol::Http1, _)));
+        assert!(matches!(read(&mut ours, &mut server).await, First::Half(_)));
         assert!(begin.elapsed() <= REST);
         slow.abort();
     }
@@ -122,6 +122,15 @@ mod tests {
         let ((mut guest, mut ours), (mut server, _theirs)) = (duplex(64), duplex(64));
         guest.shutdown().await.unwrap();
         assert_eq!(read(&mut ours, &mut server).await, First::Guest(Protocol::Other, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn half_a_line_that_ends_is_no_request() {
+        let ((mut guest, mut ours), (mut server, _theirs)) = (duplex(64), duplex(64));
+        guest.write_all(b"all of it").await.unwrap();
+        guest.shutdown().await.unwrap();
+        let expected = First::Guest(Protocol::Other, b"all of it".to_vec());
+        assert_eq!(read(&mut ours, &mut server).await, expected);
     }
 
     #[tokio::test]

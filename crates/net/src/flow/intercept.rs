@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::first::{self, First};
 use super::refusal::{Alert, Refusal, alert};
-use super::{Flow, Rewind};
+use super::{Flow, Rewind, Watched};
 use crate::connect::{Alpn, Io};
 use crate::http;
 use crate::sniff::Protocol;
@@ -178,6 +178,16 @@ impl Flow {
             // TLS inside of TLS is as opaque as anything.
             First::Guest(Protocol::Tls | Protocol::Other, read) => {
                 self.relay_inside(Rewind::new(read, guest), upstream, Vec::new(), &permit).await;
+            }
+            First::Half(read) => {
+                let guest = Rewind::new(read, guest);
+                let names: Vec<_> = permit.host().name().cloned().into_iter().collect();
+                let address = upstream.get_ref().0.peer_addr();
+                if address.is_ok_and(|address| self.policy().opaque(address, &names).is_ok()) {
+                    self.relay_inside(Watched::new(guest), upstream, Vec::new(), &permit).await;
+                } else {
+                    self.https(guest, upstream, permit, Alpn::Http1).await;
+                }
             }
             First::Server { guest: from_guest, server } => {
                 self.relay_inside(Rewind::new(from_guest, guest), upstream, server, &permit).await;

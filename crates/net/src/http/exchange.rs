@@ -246,6 +246,11 @@ impl Shared {
                 lease.give_back();
                 Answer::whole(Vec::new())
             }
+            // That there is none is part of the head, and clients of gRPC look at it.
+            BodyPlan::Stream(..) if http_body::Body::is_end_stream(&body) => {
+                lease.give_back();
+                Answer::whole(Vec::new())
+            }
             BodyPlan::AsIs => relay(Source::AsIs(body), lease),
             BodyPlan::Stream(codings, filter) => {
                 let changed = Changed::new(Decoded::new(body, &codings), filter);

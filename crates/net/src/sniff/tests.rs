@@ -2,35 +2,31 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn told(first: &[u8]) -> Option<Protocol> {
-    classify(first, false)
-}
-
 #[test]
 fn tls_is_told_by_two_bytes_on_any_port() {
-    assert_eq!(told(&[0x16]), None);
-    assert_eq!(told(&[0x16, 3]), Some(Protocol::Tls));
-    assert_eq!(told(&[0x16, 2]), Some(Protocol::Other));
+    assert_eq!(classify(&[0x16]), None);
+    assert_eq!(classify(&[0x16, 3]), Some(Protocol::Tls));
+    assert_eq!(classify(&[0x16, 2]), Some(Protocol::Other));
 }
 
 #[test]
 fn the_old_form_of_a_hello_is_no_way_around_the_server_name() {
-    assert_eq!(told(&[0x80, 0x2e, 1, 3, 1]), Some(Protocol::Tls));
-    assert_eq!(told(&[0x80, 0x2e, 1, 0, 2]), Some(Protocol::Tls));
-    assert_eq!(told(&[0x80, 0x2e, 1]), None);
-    assert_eq!(told(&[0x80, 0x2e, 7]), Some(Protocol::Other));
+    assert_eq!(classify(&[0x80, 0x2e, 1, 3, 1]), Some(Protocol::Tls));
+    assert_eq!(classify(&[0x80, 0x2e, 1, 0, 2]), Some(Protocol::Tls));
+    assert_eq!(classify(&[0x80, 0x2e, 1]), None);
+    assert_eq!(classify(&[0x80, 0x2e, 7]), Some(Protocol::Other));
 }
 
 #[test]
 fn requests_are_told_as_soon_as_they_can_be_nothing_else() {
-    assert_eq!(told(b"G"), None);
-    assert_eq!(told(b"GET"), None);
-    assert_eq!(told(b"GET "), Some(Protocol::Http1));
-    assert_eq!(told(b"PROPFIND /"), None);
-    assert_eq!(told(b"PROPFIND / HTTP/1"), Some(Protocol::Http1));
-    assert_eq!(told(PREFACE), Some(Protocol::Http2));
-    assert_eq!(told(&PREFACE[..23]), None);
-    assert_eq!(told(b"PRI * HTTP/2.0\r\n\r\nXX"), Some(Protocol::Http1));
+    assert_eq!(classify(b"G"), None);
+    assert_eq!(classify(b"GET"), None);
+    assert_eq!(classify(b"GET "), Some(Protocol::Http1));
+    assert_eq!(classify(b"PROPFIND /"), None);
+    assert_eq!(classify(b"PROPFIND / HTTP/1"), Some(Protocol::Http1));
+    assert_eq!(classify(PREFACE), Some(Protocol::Http2));
+    assert_eq!(classify(&PREFACE[..23]), None);
+    assert_eq!(classify(b"PRI * HTTP/2.0\r\n\r\nXX"), Some(Protocol::Http1));
 }
 
 #[test]
@@ -52,7 +48,7 @@ fn what_a_lenient_server_takes_for_a_request_is_one() {
         b"GET /\n",
         b"GET /\0 HTTP/1.1",
     ] {
-        assert_eq!(told(odd), Some(Protocol::Http1), "{}", odd.escape_ascii());
+        assert_eq!(classify(odd), Some(Protocol::Http1), "{}", odd.escape_ascii());
     }
 }
 
@@ -70,41 +66,37 @@ fn other_protocols_are_told_from_it() {
         b"AMQP\0\0\x09\x01",
         b"get key\r\n",
     ] {
-        assert_eq!(told(other), Some(Protocol::Other), "{}", other.escape_ascii());
+        assert_eq!(classify(other), Some(Protocol::Other), "{}", other.escape_ascii());
     }
 }
 
 #[test]
-fn what_cannot_be_told_is_for_the_strict_parser() {
-    assert_eq!(classify(b"", true), None);
-    for undecided in [&b"G"[..], b"PRI * HT", b"SSH-2.0-x y", b"word\r"] {
-        assert_eq!(told(undecided), None);
-        assert_eq!(classify(undecided, true), Some(Protocol::Http1));
+fn a_line_without_an_end_is_for_the_strict_parser() {
+    for undecided in [&b""[..], b"G", b"PRI * HT", b"SSH-2.0-x y", b"word\r"] {
+        assert_eq!(classify(undecided), None);
     }
-    assert_eq!(told(&[b'A'; MAX_LINE]), Some(Protocol::Http1));
-    assert_eq!(told(&[b'A'; MAX_LINE - 1]), None);
-    assert_eq!(classify(&[0x16], true), Some(Protocol::Other));
+    assert_eq!(classify(&[b'A'; MAX_LINE]), Some(Protocol::Http1));
+    assert_eq!(classify(&[b'A'; MAX_LINE - 1]), None);
 }
 
 proptest! {
     #[test]
-    fn more_bytes_never_change_what_was_told(first in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn more_bytes_never_change_what_was_classify(first in prop::collection::vec(any::<u8>(), 0..80)) {
         let mut before = None;
         for end in 0..=first.len() {
-            let now = told(&first[..end]);
+            let now = classify(&first[..end]);
             if before.is_some() {
                 prop_assert_eq!(now, before);
             }
             before = now;
         }
-        prop_assert!(first.is_empty() || classify(&first, true).is_some());
     }
 
     #[test]
-    fn a_request_is_never_taken_for_something_else(method in "[!#$%&'*+.^_`|~A-Za-z0-9-]{1,20}", space in "[ \t\x0b\x0c]", target in "[!-~]{1,40}", version in "[Hh][Tt][Tt][Pp]/[0-9]\\.[0-9]", over: bool) {
+    fn a_request_is_never_taken_for_something_else(method in "[!#$%&'*+.^_`|~A-Za-z0-9-]{1,20}", space in "[ \t\x0b\x0c]", target in "[!-~]{1,40}", version in "[Hh][Tt][Tt][Pp]/[0-9]\\.[0-9]") {
         let line = format!("{method}{space}{target} {version}\r\n");
         for end in 1..=line.len() {
-            prop_assert_ne!(classify(&line.as_bytes()[..end], over), Some(Protocol::Other));
+            prop_assert_ne!(classify(&line.as_bytes()[..end]), Some(Protocol::Other));
         }
     }
 }

@@ -63,7 +63,8 @@ struct Answer {
 pub(crate) fn run(args: &Args) -> Outcome {
     // What stands for a value is never sent anywhere.
     let (spec, values) = args.reach.meaning(|_| Ok(Zeroizing::new("value".to_owned())))?;
-    let policy = Policy::compile(&spec, &args.reach.add_host, values)?;
+    let policy = Policy::compile(&spec, &args.reach.add_host, values);
+    let policy = policy.map_err(|error| Failure::from(error).of_usage())?;
     let answer = decide(&policy, args)?;
     if args.json {
         output::json(&answer)?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -49,6 +49,19 @@ async fn grpc_with_its_trailers_passes_both_ways() {
         drop(sender);
         let end = echoed.frame().await.unwrap().unwrap().into_trailers().unwrap();
         assert_eq!(end["grpc-status"], "7", "{alpn:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_comes_with_the_head_stays_there() {
+    let world = World::with(Some(Alpn::Http2), vec![], |_| async {
+        Response::builder().header("grpc-status", "5").body(Pieces::of(&[])).unwrap()
+    });
+    for host in ["other.example", "own.example"] {
+        let response = world.http2(host).await.send_request(get(&format!("https://{host}/"))).await.unwrap();
+        assert!(response.body().is_end_stream(), "{host}");
+        assert_eq!(response.headers()["grpc-status"], "5");
+        assert!(!response.headers().contains_key("content-length"));
     }
 }
 
