@@ -171,7 +171,9 @@ async def completions(request):
 
 
 async def git(request):
-    """git over HTTP, by git's own program."""
+    """git over HTTP, by git's own program. Whoever pushes has to say who he is."""
+    if "git-receive-pack" in request.target and not request.header("authorization"):
+        return request.reply("who?", "401 Unauthorized", www_authenticate='Basic realm="git"')
     environment = {
         "PATH": os.environ["PATH"],
         "GIT_PROJECT_ROOT": f"{HOME}/git",

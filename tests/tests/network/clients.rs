@@ -2,7 +2,7 @@
 //! and nothing else: no client is told of a proxy or an authority.
 
 use harness::cache::CLIENTS;
-use harness::{Sandbox, Site};
+use harness::{Matchlock, Output, Sandbox, Site};
 
 /// What the servers get in place of the placeholder.
 const VALUE: &str = "sk-clients-4f1d0c5a9b";
@@ -53,7 +53,6 @@ const FETCHES: &[Client] = &[
         "gofetch https://web.good.test/reflect?of=go \"Authorization: Bearer $KEY\"",
         &["HTTP/1.1 200", "of=go"],
     ),
-    ("java", "java -cp /usr/local/lib/java Fetch https://www.good.test/hello", &["HTTP_2 200", "hello"]),
     (
         "node, fetch",
         "node -e 'fetch(\"https://www.good.test/hello\").then(r => r.text()).then(console.log)'",
@@ -84,6 +83,11 @@ const FETCHES: &[Client] = &[
         "python3 -m pip install -q --root-user-action ignore --index-url https://pypi.good.test/simple --target /tmp/pip lockpick && PYTHONPATH=/tmp/pip python3 -c 'import lockpick; print(lockpick.VALUE)'",
         &["installed from the index"],
     ),
+];
+
+/// Those that take long to start where the CPU is emulated.
+const SLOW: &[Client] = &[
+    ("java", "java -cp /usr/local/lib/java Fetch https://www.good.test/hello", &["HTTP_2 200", "hello"]),
     (
         "npm",
         "mkdir /tmp/npm && cd /tmp/npm && npm install --silent --registry https://npm.good.test/ lockpick && node -p 'require(\"lockpick\")'",
@@ -162,16 +166,14 @@ const PYTHON: &[Client] = &[
 /// The hosts that get the secret.
 const SECRET: &str = "KEY@web.good.test,api.good.test,openai.good.test,git.good.test,grpc.good.test";
 
-#[test]
-fn unmodified_clients_work_and_their_servers_get_the_secret() {
-    let site = Site::shared();
-    let matchlock = site.matchlock().with_images(&[CLIENTS]).with_variable("KEY", VALUE);
+fn sandbox(matchlock: &Matchlock) -> Sandbox<'_> {
     let flags = ["--memory", "1024", "--allow-host", "*.good.test", "--secret", SECRET];
-    let sandbox = Sandbox::start(&matchlock, CLIENTS, &flags);
-    let shells = FETCHES.iter().map(|client| (client, sandbox.sh(client.1)));
-    let pythons = PYTHON.iter().map(|client| (client, sandbox.python(client.1)));
+    Sandbox::start(matchlock, CLIENTS, &flags)
+}
+
+fn all_work<'a>(outputs: impl Iterator<Item = (&'a Client, Output)>) {
     let mut failures = String::new();
-    for ((name, _, expected), output) in shells.chain(pythons) {
+    for ((name, _, expected), output) in outputs {
         let (out, err) = (output.stdout_text(), output.stderr_text());
         eprintln!("{name}: {:?}", output.duration);
         if output.code != Some(0) || !expected.iter().all(|text| out.contains(text)) {
@@ -179,8 +181,24 @@ fn unmodified_clients_work_and_their_servers_get_the_secret() {
         }
     }
     assert!(failures.is_empty(), "{failures}");
+}
+
+#[test]
+fn unmodified_clients_work_and_their_servers_get_the_secret() {
+    let site = Site::shared();
+    let matchlock = site.matchlock().with_images(&[CLIENTS]).with_variable("KEY", VALUE);
+    let sandbox = sandbox(&matchlock);
+    all_work(FETCHES.iter().map(|client| (client, sandbox.sh(client.1))));
+    all_work(PYTHON.iter().map(|client| (client, sandbox.python(client.1))));
     servers_got_the_value(site);
     site.assert_unseen("SANDBOX_SECRET_", |line| line["target"] != "/v1/chat/completions");
+}
+
+#[test]
+fn unmodified_clients_that_take_long_to_start_work_too() {
+    let matchlock = Site::shared().matchlock().with_images(&[CLIENTS]).with_variable("KEY", VALUE);
+    let sandbox = sandbox(&matchlock);
+    all_work(SLOW.iter().map(|client| (client, sandbox.sh(client.1))));
 }
 
 /// Where the placeholder was in a head, and nowhere else.
