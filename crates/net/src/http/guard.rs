@@ -223,7 +223,7 @@ impl Guard {
                 return Err(Violation::HeadTooLong);
             }
             // What can never become a head need not wait for its end.
-            head::check_start(&self.held)?;
+            head::check_start(&self.held, before)?;
             self.state = State::Head { searched: self.held.len() };
             return Ok(bytes.len());
         };

@@ -50,13 +50,23 @@ pub(super) fn check(head: &[u8]) -> Result<Head, Violation> {
     Ok(Head { framing, is_old })
 }
 
-/// Checks the beginning of a head: refuses early what has no chance.
-pub(super) fn check_start(start: &[u8]) -> Result<(), Violation> {
+/// Checks the beginning of a head, of which so many bytes were checked before: refuses early what has no
+/// chance, so that nobody waits for the rest of it.
+pub(super) fn check_start(start: &[u8], checked: usize) -> Result<(), Violation> {
     let method = start.iter().position(|&byte| byte == b' ').unwrap_or(start.len());
     if method > MAX_METHOD || !start[..method].iter().all(|&byte| is_token(byte)) {
         return Err(Violation::RequestLine);
     }
-    Ok(())
+    let mut ends = (checked..start.len()).filter(|&at| start[at] == b'\n');
+    let Some(first) = ends.next() else { return Ok(()) };
+    if !start[..first].contains(&b'\n') {
+        request_line(start[..first].strip_suffix(b"\r").ok_or(Violation::LineEnd)?)?;
+    }
+    if std::iter::once(first).chain(ends).all(|at| start[..at].ends_with(b"\r")) {
+        Ok(())
+    } else {
+        Err(Violation::LineEnd)
+    }
 }
 
 #[derive(Debug, Default)]

@@ -135,6 +135,23 @@ fn odd_chunks_are_refused() {
 }
 
 #[test]
+fn what_cannot_become_a_head_is_refused_before_its_end() {
+    for (start, violation) in [
+        ("GET /old\r\n", Violation::RequestLine),
+        ("GET / HTTP/2.0\r\n", Violation::Version),
+        ("GET / HTTP/1.1\nHost: a\n", Violation::LineEnd),
+        ("GET / HTTP/1.1\r\nHost: a\nX:", Violation::LineEnd),
+    ] {
+        for size in [1, 5, start.len()] {
+            let (mut guard, mut out) = (Guard::default(), Vec::new());
+            let fed = start.as_bytes().chunks(size).try_for_each(|piece| guard.feed(piece, &mut out));
+            assert_eq!(fed, Err(violation), "{start:?} by {size}");
+            assert!(out.is_empty());
+        }
+    }
+}
+
+#[test]
 fn nothing_grows_for_ever() {
     let mut endless = Guard::default();
     let mut out = Vec::new();
