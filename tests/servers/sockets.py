@@ -2,7 +2,7 @@
 
 At the address WEBSOCKET an echo on ports 80 and 443; at GRPC a service on 443 (TLS) and 80 (none); at TCP
 an echo on port 7, one that speaks first on port 25, one over TLS with another protocol than HTTP on port
-853, one that listens but resets on port 9, and a UDP echo on port 9999. DIRECTORY/sockets.jsonl gets a
+853, one that resets on port 9 when it is spoken to, and a UDP echo on port 9999. DIRECTORY/sockets.jsonl gets a
 line for every connection and message.
 """
 
@@ -100,8 +100,8 @@ def echo(name, greeting=b""):
     return serve
 
 
-async def reset(_reader, writer):
-    log("reset", connected=True)
+async def reset(reader, writer):
+    log("reset", message=repr(await reader.read(100)))
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
