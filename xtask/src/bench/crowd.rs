@@ -91,7 +91,7 @@ fn field(text: &str, name: &str) -> Result<u64> {
 }
 
 /// CPU time that the processes have used, in hundredths of a second (`USER_HZ`).
-fn ticks(processes: &[Pid]) -> Result<u64> {
+pub(super) fn ticks(processes: &[Pid]) -> Result<u64> {
     let mut sum = 0;
     for pid in processes {
         let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
