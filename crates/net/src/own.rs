@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use policy::Policy;
+use rustix::io::Errno;
 
 /// Any port will do: nothing is sent.
 const PORT: u16 = 9;
@@ -18,10 +19,15 @@ fn is_own(address: IpAddr) -> bool {
         IpAddr::V4(_) => ([0; 4], 0).into(),
         IpAddr::V6(_) => ([0; 16], 0).into(),
     };
-    let source = UdpSocket::bind(any).and_then(|socket| {
-        socket.connect((address, PORT))?;
-        socket.local_addr()
-    });
+    let socket = match UdpSocket::bind(any) {
+        Ok(socket) => socket,
+        // Without that family there is no way to the address. Whatever else fails, we could not tell.
+        Err(error) => {
+            return !matches!(Errno::from_io_error(&error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL));
+        }
+    };
+    // What has no route cannot be reached either.
+    let source = socket.connect((address, PORT)).and_then(|()| socket.local_addr());
     source.is_ok_and(|source| source.ip() == address)
 }
 
