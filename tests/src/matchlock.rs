@@ -222,8 +222,12 @@ impl Default for Matchlock {
     }
 }
 
-/// What `MATCHLOCK_BIN` names, else the binary built beside the tests.
-fn binary() -> PathBuf {
+/// The binary under test: what `MATCHLOCK_BIN` names, else the one built beside the tests.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn binary() -> PathBuf {
     if let Some(path) = env::var_os("MATCHLOCK_BIN") {
         return std::path::absolute(&path).expect("MATCHLOCK_BIN is not empty");
     }

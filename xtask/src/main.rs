@@ -3,9 +3,11 @@
 mod bench;
 mod check;
 mod deny;
+mod lab;
 mod layers;
 mod step;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -30,6 +32,12 @@ enum Command {
     Check,
     /// Dependencies: licences, bans, sources, and known vulnerabilities if their list can be fetched.
     Deny,
+    /// Runs a command in a VM with a working KVM, and ends with its exit code: see scripts/lab.
+    Lab {
+        /// The words of scripts/lab.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<OsString>,
+    },
     /// Each crate depends only on the crates below it.
     Layers,
 }
@@ -49,6 +57,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Bench { only } => bench::run(only),
         Command::Check => check::run(),
         Command::Deny => deny::run(),
+        Command::Lab { words } => lab::run(words),
         Command::Layers => layers::run(),
     }
 }
