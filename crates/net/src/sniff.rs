@@ -89,15 +89,23 @@ fn request_line(first: &[u8]) -> Verdict {
     if METHODS.contains(&method) {
         return Verdict::Yes;
     }
-    let line = rest.split(|&byte| byte == b'\n').next().unwrap_or(rest);
+    // What ends the line. No client's method has digits in it, and no server reads a zero byte behind such a
+    // one in a request: something like git.
+    let is_end = |byte: &u8| *byte == b'\n' || (*byte == 0 && !is_word(method));
+    let line = rest.split(is_end).next().unwrap_or(rest);
     if has_version(line) || method.eq_ignore_ascii_case(b"PROXY") {
         Verdict::Yes
-    } else if line.len() < rest.len() || line.contains(&0) {
-        // A whole line, of something like SSH, IRC or git. No server reads a zero byte in a request.
+    } else if line.len() < rest.len() {
+        // A whole line, of something like SSH or IRC.
         Verdict::No
     } else {
         Verdict::More
     }
+}
+
+/// Letters, perhaps with hyphens: what methods are made of.
+fn is_word(method: &[u8]) -> bool {
+    method.iter().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'))
 }
 
 /// Methods with which a line is a request even without a version (HTTP/0.9); any other, in any case, is one

@@ -47,6 +47,8 @@ fn what_a_lenient_server_takes_for_a_request_is_one() {
         b"\r\n\r\n\0\r\nQUIT\n",
         b"GET /\n",
         b"GET /\0 HTTP/1.1",
+        b"PROPFIND /\0 HTTP/1.1",
+        b"P\r\0PRI * HTTP/2.0\r\n",
     ] {
         assert_eq!(classify(odd), Some(Protocol::Http1), "{}", odd.escape_ascii());
     }
@@ -81,7 +83,11 @@ fn a_line_without_an_end_is_for_the_strict_parser() {
 
 proptest! {
     #[test]
-    fn more_bytes_never_change_what_was_classify(first in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn more_bytes_never_change_what_was_told(
+        start in prop::collection::vec(prop::sample::select(&b"P1 /\r\n\0\x16\x80"[..]), 0..8),
+        rest in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let first = [start, b"PRI * HTTP/2.0\r\n\r".to_vec(), rest].concat();
         let mut before = None;
         for end in 0..=first.len() {
             let now = classify(&first[..end]);
