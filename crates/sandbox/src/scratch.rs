@@ -13,7 +13,7 @@ use api::{Explain, Kind};
 use thiserror::Error;
 
 use crate::ext4::{self, Layout, LayoutError};
-use crate::nameless;
+use crate::nameless::Draft;
 
 /// Journal of a scratch disk, in blocks of 4 KiB: 4 MiB. ext4's own default (64 MiB at 5 GiB)
 /// would be written through once over, page by page, by a busy guest.
@@ -78,10 +78,14 @@ impl Explain for ScratchError {
 /// # Errors
 /// When `directory`'s file system is full or cannot hold such a file.
 pub fn create(directory: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<File, ScratchError> {
+    Ok(draft(directory, size_mb, uuid, epoch)?.into_file())
+}
+
+fn draft(directory: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<Draft, ScratchError> {
     let file = |source: io::Error| ScratchError::File { directory: directory.to_owned(), source };
-    let disk = nameless::create(directory).map_err(file)?;
+    let disk = Draft::create(directory).map_err(file)?;
     let layout = Layout { size_mb, journal_blocks: Some(JOURNAL_BLOCKS), uuid, epoch };
-    ext4::lay_out(&disk, layout).map_err(|error| match error {
+    ext4::lay_out(disk.file(), layout).map_err(|error| match error {
         LayoutError::Write(source) => file(source),
         LayoutError::Layout(source) => ScratchError::Layout { size_mb, source },
     })?;
@@ -95,10 +99,9 @@ pub fn create(directory: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Res
 /// As of [`create`]; when something is at `path`. No half disk is left there.
 pub fn create_named(path: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<File, ScratchError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let disk = create(directory, size_mb, uuid, epoch)?;
-    lock(&disk, path)?;
-    nameless::publish(&disk, path).map_err(|source| ScratchError::Kept { path: path.to_owned(), source })?;
-    Ok(disk)
+    let disk = draft(directory, size_mb, uuid, epoch)?;
+    lock(disk.file(), path)?;
+    disk.publish(path).map_err(|source| ScratchError::Kept { path: path.to_owned(), source })
 }
 
 /// Opens a scratch disk of an earlier VM and locks it, for as long as the file, or the VMM that gets

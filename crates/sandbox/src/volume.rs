@@ -23,7 +23,7 @@ use error::failed;
 
 use crate::ext4::{self, Layout, LayoutError};
 use crate::identity::Identity;
-use crate::nameless;
+use crate::nameless::Draft;
 use crate::random::random;
 
 /// What follows a volume's name in its file's.
@@ -72,17 +72,17 @@ impl Volumes {
         if !(MIN_VOLUME_MB..=MAX_VOLUME_MB).contains(&size_mb) {
             return Err(VolumeError::Size(size_mb));
         }
-        let file = self.draft(name)?;
+        let draft = self.draft(name)?;
         let make = |error: io::Error| failed("make", self.path(name))(error);
         let uuid = random().map_err(make)?;
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
         let layout = Layout { size_mb, journal_blocks: None, uuid, epoch };
-        ext4::lay_out(&file, layout).map_err(|error| match error {
+        ext4::lay_out(draft.file(), layout).map_err(|error| match error {
             LayoutError::Write(error) => make(error),
             LayoutError::Layout(source) => VolumeError::Layout { size_mb, source },
         })?;
-        self.publish(&file, name)
+        self.publish(draft, name)
     }
 
     /// All volumes, by name.
@@ -135,12 +135,13 @@ impl Volumes {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Volume, VolumeError> {
         let source = self.open(from, Use::Shared)?;
-        let file = self.draft(to)?;
-        let whole = copy::copy(&source, &file, cancel, progress).map_err(failed("write", self.path(to)))?;
+        let draft = self.draft(to)?;
+        let whole =
+            copy::copy(&source, draft.file(), cancel, progress).map_err(failed("write", self.path(to)))?;
         if !whole {
             return Err(VolumeError::Interrupted);
         }
-        self.publish(&file, to)
+        self.publish(draft, to)
     }
 
     /// Opens a volume, with a lock for as long as the file description lives.
@@ -170,7 +171,7 @@ impl Volumes {
     }
 
     /// A file that may become the volume `name`.
-    fn draft(&self, name: &VolumeName) -> Result<File, VolumeError> {
+    fn draft(&self, name: &VolumeName) -> Result<Draft, VolumeError> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&self.directory).map_err(failed("make", &self.directory))?;
@@ -179,17 +180,17 @@ impl Volumes {
         if fs::symlink_metadata(&path).is_ok() {
             return Err(VolumeError::Exists(name.clone()));
         }
-        nameless::create(&self.directory).map_err(failed("make", path))
+        Draft::create(&self.directory).map_err(failed("make", path))
     }
 
-    fn publish(&self, file: &File, name: &VolumeName) -> Result<Volume, VolumeError> {
+    fn publish(&self, draft: Draft, name: &VolumeName) -> Result<Volume, VolumeError> {
         let path = self.path(name);
-        match nameless::publish(file, &path) {
+        let file = match draft.publish(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(VolumeError::Exists(name.clone()));
             }
             published => published.map_err(failed("write", &path))?,
-        }
+        };
         let metadata = file.metadata().map_err(failed("read", path))?;
         Ok(self.describe(name.clone(), &metadata))
     }
