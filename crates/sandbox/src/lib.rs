@@ -15,7 +15,6 @@ pub mod home;
 mod identity;
 mod launch;
 pub mod log;
-mod nameless;
 pub mod network;
 pub mod process;
 pub mod publish;

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use api::error::io_kind;
 use api::{Explain, Kind};
+use sys::draft::Draft;
 use thiserror::Error;
 
 use crate::ext4::{self, Layout, LayoutError};
-use crate::nameless::Draft;
 
 /// Journal of a scratch disk, in blocks of 4 KiB: 4 MiB. ext4's own default (64 MiB at 5 GiB)
 /// would be written through once over, page by page, by a busy guest.
@@ -83,7 +83,7 @@ pub fn create(directory: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Res
 
 fn draft(directory: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<Draft, ScratchError> {
     let file = |source: io::Error| ScratchError::File { directory: directory.to_owned(), source };
-    let disk = Draft::create(directory).map_err(file)?;
+    let mut disk = Draft::create(directory).map_err(file)?;
     let layout = Layout { size_mb, journal_blocks: Some(JOURNAL_BLOCKS), uuid, epoch };
     ext4::lay_out(disk.file(), layout).map_err(|error| match error {
         LayoutError::Write(source) => file(source),
@@ -99,7 +99,7 @@ fn draft(directory: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<D
 /// As of [`create`]; when something is at `path`. No half disk is left there.
 pub fn create_named(path: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<File, ScratchError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let disk = draft(directory, size_mb, uuid, epoch)?;
+    let mut disk = draft(directory, size_mb, uuid, epoch)?;
     lock(disk.file(), path)?;
     disk.publish(path).map_err(|source| ScratchError::Kept { path: path.to_owned(), source })
 }

@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::disk::{MAX_VOLUME_MB, MIN_VOLUME_MB, VolumeName};
 use image::store::Cancel;
+use sys::draft::{self, Draft};
 
 pub(crate) use error::BUSY;
 pub use error::VolumeError;
@@ -23,7 +24,6 @@ use error::failed;
 
 use crate::ext4::{self, Layout, LayoutError};
 use crate::identity::Identity;
-use crate::nameless::Draft;
 use crate::random::random;
 
 /// What follows a volume's name in its file's.
@@ -72,7 +72,7 @@ impl Volumes {
         if !(MIN_VOLUME_MB..=MAX_VOLUME_MB).contains(&size_mb) {
             return Err(VolumeError::Size(size_mb));
         }
-        let draft = self.draft(name)?;
+        let mut draft = self.draft(name)?;
         let make = |error: io::Error| failed("make", self.path(name))(error);
         let uuid = random().map_err(make)?;
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -135,7 +135,7 @@ impl Volumes {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Volume, VolumeError> {
         let source = self.open(from, Use::Shared)?;
-        let draft = self.draft(to)?;
+        let mut draft = self.draft(to)?;
         let whole =
             copy::copy(&source, draft.file(), cancel, progress).map_err(failed("write", self.path(to)))?;
         if !whole {
@@ -179,6 +179,10 @@ impl Volumes {
         // Asked again when it gets its name; this only saves the work.
         if fs::symlink_metadata(&path).is_ok() {
             return Err(VolumeError::Exists(name.clone()));
+        }
+        if let Err(error) = draft::sweep(&self.directory, draft::is_draft) {
+            // Nothing that hinders.
+            tracing::warn!(%error, "leftovers among the volumes cannot be removed");
         }
         Draft::create(&self.directory).map_err(failed("make", path))
     }

@@ -144,7 +144,7 @@ fn keep(
     cancel: &Cancel,
 ) -> Result<File, ImportError> {
     let limit = Limits::default().expanded_bytes;
-    let mut file = store.draft()?.into_file().map_err(ImportError::Spool)?;
+    let mut file = store.draft()?.into_file();
     let mut buffer = vec![0; COPY];
     let mut done = 0;
     loop {

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::layers::{MAX_DISKS, chain, distinct, remove_unused};
-use super::{Store, StoreError, draft};
+use super::{Store, StoreError};
 
 /// What a collection did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -48,7 +48,7 @@ impl Store {
         report.layers = collect(&self.layers(), &layers, &mut report)?;
         report.merged = collect(&self.merged_folder(), &merged, &mut report)?;
         let tmp = self.tmp();
-        let (files, bytes) = draft::sweep(&tmp).map_err(StoreError::io("clean", &tmp))?;
+        let (files, bytes) = sys::draft::sweep(&tmp, |_| true).map_err(StoreError::io("clean", &tmp))?;
         report.temporaries = files;
         report.freed += bytes;
         Ok(report)

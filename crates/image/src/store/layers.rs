@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::draft::Draft;
 use super::record::ImageRecord;
 use super::{Cancel, Store, StoreError};
+use super::{Draft, PUBLISHED_MODE};
 use crate::digest::Digest;
 use crate::layer::{self, Limits};
 
@@ -167,7 +167,7 @@ pub(crate) fn chain(layers: &[Digest]) -> Digest {
 /// Gives a draft its place. It is locked, and so is what is returned: no collector comes between.
 fn publish(mut draft: Draft, path: &Path) -> Result<Disk, StoreError> {
     let guard = draft.file().try_clone().map_err(StoreError::io("open", path))?;
-    draft.publish(path).map_err(StoreError::io("write", path))?;
+    draft.replace(path, PUBLISHED_MODE).map_err(StoreError::io("write", path))?;
     let disk = open_shared(path.to_owned())?;
     drop(guard);
     disk.ok_or_else(|| StoreError::io("open", path)(io::ErrorKind::NotFound.into()))

@@ -5,7 +5,7 @@
 //! layers/sha256/<diff ID>.erofs       layers
 //! merged/sha256/<chain>.erofs         images of more layers than a machine takes, as one
 //! pins/<digest of a path>.json        layers needed by something outside the store
-//! tmp/                                files on their way (see `draft`)
+//! tmp/                                files on their way (see `sys::draft`)
 //! claims/<two hex digits>             locks: who makes a layer
 //! lock                                lock: who changes or reads the records as a whole
 //! ```
@@ -13,7 +13,6 @@
 //! Any number of processes use it at once. Nothing is visible before it is complete and on the
 //! disk; nothing is removed while it is used. All locks are the kernel's and end with their holder.
 
-mod draft;
 mod error;
 mod gc;
 mod layers;
@@ -28,7 +27,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::digest::Digest;
 
-pub(crate) use draft::Draft;
 pub use error::StoreError;
 pub(crate) use error::disk_hint;
 pub use gc::GcReport;
@@ -36,6 +34,10 @@ pub(crate) use layers::{CLAIM_POLL, Claim, distinct};
 pub use layers::{Disk, LayerSet, MAX_DISKS};
 pub(crate) use record::now;
 pub use record::{ImageRecord, Source};
+pub(crate) use sys::draft::Draft;
+
+/// What is published is never changed again.
+const PUBLISHED_MODE: u32 = 0o400;
 
 /// A store. Cheap to clone; any number may be open at the same place.
 #[derive(Debug, Clone)]
@@ -82,7 +84,7 @@ impl Store {
                 .create(&folder)
                 .map_err(StoreError::io("create", &folder))?;
         }
-        if let Err(error) = draft::sweep(&store.tmp()) {
+        if let Err(error) = sys::draft::sweep(&store.tmp(), |_| true) {
             // Nothing that hinders: another user's, for example. `gc` says what it is.
             tracing::warn!(%error, "leftovers in the image store cannot be removed");
         }

@@ -11,7 +11,7 @@ use api::image::ImageConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError};
+use super::{PUBLISHED_MODE, Store, StoreError};
 use crate::digest::Digest;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -121,7 +121,7 @@ impl Store {
         draft
             .file()
             .write_all(&json)
-            .and_then(|()| draft.publish(path))
+            .and_then(|()| draft.replace(path, PUBLISHED_MODE))
             .map_err(StoreError::io("write", path))
     }
 
