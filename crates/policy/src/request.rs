@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::hook::{HookReply, HookRequest};
-use api::network::{Action, Phase};
+use api::network::Phase;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method};
@@ -206,16 +206,9 @@ impl Question {
     #[must_use]
     pub fn answer(self, reply: Result<HookReply, HookFailure>) -> Verdict {
         let Self { rule, mut exchange, .. } = self;
-        let followed = reply.and_then(hook::accepted).and_then(|reply| match reply.action {
-            Some(Action::Block) => Ok(false),
-            _ => exchange.follow(reply).map(|()| true),
-        });
-        match followed {
-            Ok(true) => exchange.apply_rules(),
-            Ok(false) => Verdict::Deny(exchange.denial(Reason::RuleBlock).by(rule)),
-            Err(failure) => {
-                Verdict::Deny(exchange.denial(Reason::HookFailed).by(format!("{rule}: {failure}")))
-            }
+        match hook::obey(reply, rule, |reply| exchange.follow(reply)) {
+            Ok(()) => exchange.apply_rules(),
+            Err((reason, by)) => Verdict::Deny(exchange.denial(reason).by(by)),
         }
     }
 }

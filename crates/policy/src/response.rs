@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::hook::{HookReply, HookRequest};
-use api::network::{Action, Phase};
+use api::network::Phase;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -259,15 +259,9 @@ impl ResponseQuestion {
     #[must_use]
     pub fn answer(self, reply: Result<HookReply, HookFailure>) -> ResponseVerdict {
         let Self { rule, mut response, .. } = self;
-        let followed = reply.and_then(hook::accepted).and_then(|reply| match reply.action {
-            Some(Action::Block) => Ok(false),
-            _ => response.follow(reply).map(|()| true),
-        });
-        let deny = |reason, by| ResponseVerdict::Deny(response.sent.denial(reason).by(by));
-        match followed {
-            Ok(true) => response.apply_rules(),
-            Ok(false) => deny(Reason::RuleBlock, rule),
-            Err(failure) => deny(Reason::HookFailed, format!("{rule}: {failure}")),
+        match hook::obey(reply, rule, |reply| response.follow(reply)) {
+            Ok(()) => response.apply_rules(),
+            Err((reason, by)) => ResponseVerdict::Deny(response.sent.denial(reason).by(by)),
         }
     }
 }

@@ -90,7 +90,7 @@ impl fmt::Debug for Replacer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::borrow::Cow;
 
     use api::network::Replacement;
@@ -98,7 +98,7 @@ mod tests {
     use super::{EmptyFind, Replacer};
     use crate::body::BodyError;
 
-    fn replacer(pairs: &[(&str, &str)]) -> Replacer {
+    pub(in crate::body) fn replacer(pairs: &[(&str, &str)]) -> Replacer {
         let pairs: Vec<_> = pairs
             .iter()
             .map(|&(find, replace)| Replacement { find: find.to_owned(), replace: replace.to_owned() })

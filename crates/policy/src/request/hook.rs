@@ -2,10 +2,12 @@
 //! an answer that cannot be followed to the letter is a failure.
 
 use api::hook::{HeaderMap as Answered, HookReply, MultiMap, Values};
+use api::network::Action;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
 use super::query;
+use crate::denial::Reason;
 
 /// The most headers in an answer, and the most bytes in them: as much as servers take.
 const MAX_HEADERS: usize = 256;
@@ -31,11 +33,20 @@ pub enum HookFailure {
     Nonsense(&'static str),
 }
 
-/// An answer that is not that the client failed.
-pub(crate) fn accepted(reply: HookReply) -> Result<HookReply, HookFailure> {
-    match reply.error.as_deref() {
+/// Does what the client of `rule` has answered, if anything, by `follow`; else says why the exchange is
+/// refused, and by what.
+pub(crate) fn obey(
+    reply: Result<HookReply, HookFailure>,
+    rule: String,
+    follow: impl FnOnce(HookReply) -> Result<(), HookFailure>,
+) -> Result<(), (Reason, String)> {
+    let reply = reply.and_then(|reply| match reply.error.as_deref() {
         None | Some("") => Ok(reply),
         Some(_) => Err(HookFailure::Failed),
+    });
+    match reply {
+        Ok(reply) if reply.action == Some(Action::Block) => Err((Reason::RuleBlock, rule)),
+        reply => reply.and_then(follow).map_err(|failure| (Reason::HookFailed, format!("{rule}: {failure}"))),
     }
 }
 

@@ -1,16 +1,8 @@
-use api::network::Replacement;
 use proptest::prelude::*;
 
 use super::EventStream;
-use crate::body::{BodyError, MAX_LINE, Replacer};
-
-fn replacer(pairs: &[(&str, &str)]) -> Replacer {
-    let pairs: Vec<_> = pairs
-        .iter()
-        .map(|&(find, replace)| Replacement { find: find.to_owned(), replace: replace.to_owned() })
-        .collect();
-    Replacer::new(&pairs).unwrap()
-}
+use crate::body::replace::tests::replacer;
+use crate::body::{BodyError, MAX_LINE};
 
 fn through(pairs: &[(&str, &str)], pieces: &[&[u8]]) -> Vec<u8> {
     let mut stream = EventStream::new(replacer(pairs));
