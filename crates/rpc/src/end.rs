@@ -70,7 +70,7 @@ pub async fn end(site: &Site, id: SandboxId, grace: Option<Duration>) -> Result<
         return Err(EndError::NotRunning { id });
     }
     let patience = grace.map_or(MARGIN, |grace| grace + UNMOUNT_MARGIN + MARGIN);
-    if !(ask(site, id, grace, patience).await && is_gone(site, id, MARGIN).await) {
+    if !(ask(site, id, grace, patience).await && is_gone(site, id, || Ok(())).await?) {
         force(site, id).await?;
     }
     match site.reconcile(id) {
@@ -89,37 +89,38 @@ async fn ask(site: &Site, id: SandboxId, grace: Option<Duration>, patience: Dura
     matches!(tokio::time::timeout(patience, asked).await, Ok(Some(())))
 }
 
-/// Waits for the owner's end.
-async fn is_gone(site: &Site, id: SandboxId, patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
+/// Waits for the owner's end; `meanwhile` is called again and again.
+async fn is_gone(
+    site: &Site,
+    id: SandboxId,
+    mut meanwhile: impl FnMut() -> Result<(), EndError>,
+) -> Result<bool, EndError> {
+    let deadline = Instant::now() + MARGIN;
     while site.home.is_owned(id) {
+        meanwhile()?;
         if Instant::now() > deadline {
-            return false;
+            return Ok(false);
         }
         sleep(POLL).await;
     }
-    true
+    Ok(true)
 }
 
 /// Tells the owner by signals, the last of which it cannot ignore.
 async fn force(site: &Site, id: SandboxId) -> Result<(), EndError> {
     let mut owner = 0;
     for signal in [Signal::TERM, Signal::KILL] {
-        let deadline = Instant::now() + MARGIN;
         let mut told = None;
-        while site.home.is_owned(id) {
+        let tell = || {
             // Whoever makes a sandbox may be just handing it over to the process that is to own it: until
             // that says so, the number on record is of a process that has its lock no more.
             owner = recorded_owner(site, id)?.unwrap_or(owner);
             if told != Some(owner) && process::signal(owner, signal, || site.home.is_owned_by(id, owner)) {
                 told = Some(owner);
             }
-            if Instant::now() > deadline {
-                break;
-            }
-            sleep(POLL).await;
-        }
-        if !site.home.is_owned(id) {
+            Ok(())
+        };
+        if is_gone(site, id, tell).await? {
             return Ok(());
         }
     }
