@@ -2,6 +2,7 @@
 //! and begins anew towards the host, unless the user has the host's connections passed as they are.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use policy::host::Host;
@@ -181,9 +182,8 @@ impl Flow {
             }
             First::Half(read) => {
                 let guest = Rewind::new(read, guest);
-                let names: Vec<_> = permit.host().name().cloned().into_iter().collect();
                 let address = upstream.get_ref().0.peer_addr();
-                if address.is_ok_and(|address| self.policy().opaque(address, &names).is_ok()) {
+                if address.is_ok_and(|address| opaque_inside(&self.policy(), &permit, address).is_ok()) {
                     self.relay_inside(Watched::new(guest), upstream, Vec::new(), &permit).await;
                 } else {
                     self.https(guest, upstream, permit, Alpn::Http1).await;
@@ -218,11 +218,7 @@ impl Flow {
             Ok(address) => address,
             Err(error) => return self.record.failed(&error),
         };
-        let names: Vec<_> = permit.host().name().cloned().into_iter().collect();
-        let allowed = |policy: &Policy| {
-            policy.host(permit.host(), permit.port())?;
-            policy.opaque(address, &names).map(drop)
-        };
+        let allowed = |policy: &Policy| opaque_inside(policy, permit, address);
         let terms = self.terms(allowed, [permit.host().clone()]);
         let outcome = tunnel::run(&mut guest, &mut Rewind::new(greeting, upstream), terms).await;
         self.record.ended(&outcome);
@@ -248,6 +244,14 @@ impl Flow {
             Box::pin(refusal.answer(guest, version)).await;
         }
     }
+}
+
+/// Whether what is neither TLS nor HTTP may be exchanged inside TLS with the permitted host, which is at
+/// `address`.
+fn opaque_inside(policy: &Policy, permit: &Permit, address: SocketAddr) -> Result<(), Denial> {
+    let names: Vec<_> = permit.host().name().cloned().into_iter().collect();
+    policy.host(permit.host(), permit.port())?;
+    policy.opaque(address, &names).map(drop)
 }
 
 /// Reads on until the hello is complete.
