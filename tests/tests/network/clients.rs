@@ -210,7 +210,7 @@ fn servers_got_the_value(site: &Site) {
             headers.iter().find(|header| header[0].as_str().is_some_and(|it| it.eq_ignore_ascii_case(name)));
         header.and_then(|header| header[1].as_str()).unwrap_or_default().to_owned()
     };
-    let basic = format!("Basic {}", super::secrets::base64(&format!("name:{VALUE}")));
+    let basic = super::secrets::basic("name", VALUE);
     assert_eq!(header("of=curl", "authorization"), format!("Bearer {VALUE}"));
     assert_eq!(header("of=go", "authorization"), format!("Bearer {VALUE}"));
     assert_eq!(header("of=node", "x-api-key"), VALUE);
@@ -221,7 +221,7 @@ fn servers_got_the_value(site: &Site) {
     let asked = site.requests("/v1/chat/completions").pop().expect("it was asked");
     let said = asked["body"].as_str().expect("the body is text");
     assert!(said.contains("SANDBOX_SECRET_") && !said.contains(VALUE), "bodies stay as they are: {said}");
-    let push = format!("Basic {}", super::secrets::base64(&format!("x:{VALUE}")));
+    let push = super::secrets::basic("x", VALUE);
     assert_eq!(header("git-receive-pack", "authorization"), push);
     let call = &site.service("grpc")[0];
     assert!(call["metadata"].to_string().contains(&format!("Bearer {VALUE}")), "{call}");

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use harness::cache::CLIENTS;
 use harness::process::family;
 use harness::{Matchlock, Sandbox, Site};
@@ -12,15 +13,9 @@ use serde_json::Value;
 
 use crate::attacks::{ATTACKER, assert_refused, attempts};
 
-/// `text` in base64, as `Basic` has it.
-pub(crate) fn base64(text: &str) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = |chunk: &[u8]| {
-        let bits = chunk.iter().chain(&[0, 0]).take(3).fold(0, |bits, byte| bits << 8 | usize::from(*byte));
-        let shown = chunk.len() + 1;
-        (0..4).map(move |at| if at < shown { char::from(DIGITS[bits >> (18 - 6 * at) & 63]) } else { '=' })
-    };
-    text.as_bytes().chunks(3).flat_map(digits).collect()
+/// `Authorization` with a user and a password.
+pub(crate) fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// A sandbox with the secret `KEY` for api and web, and other hosts that it may reach.
@@ -138,7 +133,7 @@ fn the_value_takes_the_placeholders_place_in_headers_basic_and_query_of_its_host
                 headers.iter().find(|it| it[0].as_str().is_some_and(|it| it.eq_ignore_ascii_case(name)));
             found.and_then(|it| it[1].as_str()).unwrap_or_default().to_owned()
         };
-        assert_eq!(header("authorization"), format!("Basic {}", base64(&format!("me:{value}"))));
+        assert_eq!(header("authorization"), basic("me", value));
         assert_eq!(header("x-api-key"), value);
         assert_eq!(header("x-two"), format!("{value},{value}"));
         assert_eq!(header("cookie"), format!("session={value}"));
