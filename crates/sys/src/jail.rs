@@ -15,7 +15,10 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, Scope,
 };
-use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
 use thiserror::Error;
 
 /// What a jailed process may still do.
@@ -24,10 +27,17 @@ pub struct Jail {
     /// Files, and folders with all beneath them, that it may read and execute. What does not
     /// exist is skipped.
     pub readable: Vec<PathBuf>,
+    /// Files that it may open for reading and writing.
+    pub writable: Vec<PathBuf>,
     /// Devices that it may open for reading and writing.
     pub devices: Vec<PathBuf>,
+    /// A folder in which it may listen on Unix sockets. It may connect to none, wherever they are.
+    pub listens_in: Option<PathBuf>,
     /// Groups that it keeps if it has to give up being root.
     pub groups: Vec<u32>,
+    /// Whether it stays the user who starts it, even if that is root: then it can open that user's
+    /// files by their names, which Landlock has to limit.
+    pub keeps_user: bool,
     /// Most bytes of address space (`RLIMIT_AS`).
     pub address_space: u64,
     /// The longest file it may make, bytes (`RLIMIT_FSIZE`).
@@ -43,7 +53,7 @@ pub enum Wall {
     DiesWithOwner,
     /// `no_new_privs`, no capability. Mandatory.
     NoPrivileges,
-    /// A seccomp filter without sockets, mounts, namespaces, tracing. Mandatory.
+    /// A seccomp filter without connections, mounts, namespaces, tracing. Mandatory.
     SystemCalls,
     /// Only the descriptors it was given, an empty environment, a session of its own. Mandatory.
     NothingInherited,
@@ -95,15 +105,10 @@ pub enum JailError {
 const LANDLOCK: ABI = ABI::V6;
 
 /// System calls that a VMM with all its descriptors has no use for, and an intruder would. The
-/// answer is `EPERM`. New sockets are the important ones: the network namespace does not stop a
-/// connection to `/run/docker.sock`, this does.
+/// answer is `EPERM`. Connections are the important ones: the network namespace does not stop one
+/// to `/run/docker.sock`, this does.
 const DENIED: &[i64] = &[
-    libc::SYS_socket,
     libc::SYS_connect,
-    libc::SYS_bind,
-    libc::SYS_listen,
-    libc::SYS_accept,
-    libc::SYS_accept4,
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -138,6 +143,10 @@ const DENIED: &[i64] = &[
     libc::SYS_acct,
 ];
 
+/// What is denied, too, to whoever need not listen.
+const LISTENING: &[i64] =
+    &[libc::SYS_socket, libc::SYS_bind, libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4];
+
 impl Jail {
     /// The Landlock rules, if this kernel has Landlock, and how much of them it understands.
     pub(crate) fn landlock(&self) -> Result<(Option<OwnedFd>, Standing), JailError> {
@@ -159,8 +168,10 @@ impl Jail {
             .create()?;
         let read = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute;
         let write = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
-        let readable = self.readable.iter().map(|path| (path, read));
-        for (path, access) in readable.chain(self.devices.iter().map(|path| (path, write))) {
+        let listen = AccessFs::MakeSock | AccessFs::ReadDir;
+        let rules = self.readable.iter().map(|path| (path, read));
+        let rules = rules.chain(self.writable.iter().chain(&self.devices).map(|path| (path, write)));
+        for (path, access) in rules.chain(self.listens_in.iter().map(|path| (path, listen))) {
             match open_path(path) {
                 Ok(file) => ruleset = ruleset.add_rule(beneath(&file, access))?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -169,6 +180,36 @@ impl Jail {
         }
         Ok(ruleset.into())
     }
+
+    /// Our own filter; VMMs add their own on top of it.
+    pub(crate) fn seccomp(&self) -> Result<BpfProgram, JailError> {
+        let mut rules: BTreeMap<_, _> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
+        if self.listens_in.is_some() {
+            rules.insert(libc::SYS_socket, no_unix_stream()?);
+        } else {
+            rules.extend(LISTENING.iter().map(|call| (*call, Vec::new())));
+        }
+        let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+        let arch: TargetArch = std::env::consts::ARCH.try_into()?;
+        Ok(SeccompFilter::new(rules, SeccompAction::Allow, denied, arch)?.try_into()?)
+    }
+}
+
+/// Matches every `socket(2)` but those for streams over Unix sockets. Datagrams need no connection to
+/// get anywhere.
+fn no_unix_stream() -> Result<Vec<SeccompRule>, BackendError> {
+    const DOMAIN: u8 = 0;
+    const TYPE: u8 = 1;
+    /// `SOCK_TYPE_MASK`: the rest are flags.
+    const KINDS: u64 = 0xf;
+    let condition = |argument, operator, value| {
+        SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?])
+    };
+    let domain = condition(DOMAIN, SeccompCmpOp::Ne, u64::from(libc::AF_UNIX.unsigned_abs()));
+    let stream = u64::from(libc::SOCK_STREAM.unsigned_abs());
+    let kinds = (0..=KINDS).filter(|kind| *kind != stream);
+    let kinds = kinds.map(|kind| condition(TYPE, SeccompCmpOp::MaskedEq(KINDS), kind));
+    std::iter::once(domain).chain(kinds).collect()
 }
 
 /// Opens a file to name it, which needs no permission on the file itself.
@@ -180,12 +221,4 @@ fn beneath(file: &File, access: BitFlags<AccessFs>) -> PathBeneath<&File> {
     let is_dir = file.metadata().is_ok_and(|metadata| metadata.is_dir());
     let access = if is_dir { access } else { access & AccessFs::from_file(LANDLOCK) };
     PathBeneath::new(file, access)
-}
-
-/// Our own filter; QEMU adds its own on top of it.
-pub(crate) fn seccomp() -> Result<BpfProgram, JailError> {
-    let rules: BTreeMap<_, _> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
-    let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-    Ok(SeccompFilter::new(rules, SeccompAction::Allow, denied, arch)?.try_into()?)
 }

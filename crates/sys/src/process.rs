@@ -4,11 +4,13 @@
 //! `PR_SET_PDEATHSIG` fires when the *thread* that made the child ends, not when the process does.
 
 mod child;
+mod tap;
 
 use std::ffi::{CString, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
@@ -16,8 +18,9 @@ use std::thread;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use thiserror::Error;
 
-use crate::jail::{self, Jail, JailError, Layer, Wall};
+use crate::jail::{Jail, JailError, Layer, Wall};
 use child::{Plan, Step};
+pub use tap::Tap;
 
 /// A program to be run in a jail. It starts in `/`, in a session of its own, with an empty
 /// environment and only the descriptors listed.
@@ -31,6 +34,8 @@ pub struct Command {
     pub descriptors: Vec<OwnedFd>,
     /// Its walls.
     pub jail: Jail,
+    /// A network interface to make for it. Then it must have namespaces of its own.
+    pub tap: Option<Tap>,
 }
 
 /// A running child. Dropping it kills it and waits until it is reaped.
@@ -40,6 +45,7 @@ pub struct Process {
     handle: OwnedFd,
     reaper: Option<thread::JoinHandle<()>>,
     layers: Vec<Layer>,
+    frames: Option<OwnedFd>,
 }
 
 /// How a process ended.
@@ -88,15 +94,16 @@ impl Command {
             };
             let handle = child.handle.try_clone().map_err(SpawnError::Process);
             // If this fails the caller is gone, and the child is killed right below.
-            let wanted = started.send(handle.map(|handle| (child.pid, handle, child.layers))).is_ok();
+            let wanted = started.send(handle.map(|handle| (child.pid, handle, child.parts))).is_ok();
             if !wanted {
                 kill(&child.handle);
             }
             ended(reap(&child.handle));
         });
         let reaper = reaper.map_err(SpawnError::Process)?;
-        let (pid, handle, layers) = start.recv().expect("the thread sends before it ends")?;
-        Ok(Process { pid, handle, reaper: Some(reaper), layers })
+        let (pid, handle, Parts { layers, frames }) =
+            start.recv().expect("the thread sends before it ends")?;
+        Ok(Process { pid, handle, reaper: Some(reaper), layers, frames })
     }
 
     /// Clones, jails and executes, with as many namespaces as this host lets us have.
@@ -112,11 +119,20 @@ impl Command {
         if descriptors.len() > child::MAX_DESCRIPTORS {
             return Err(SpawnError::TooManyDescriptors(descriptors.len()));
         }
-        drop(self.descriptors);
+        // While the descriptors that it names are still ours.
         let (landlock, files) = self.jail.landlock()?;
+        drop(self.descriptors);
+        let (tap, frames) = match self.tap {
+            Some(tap) => {
+                let (theirs, ours) = UnixDatagram::pair().map_err(SpawnError::Process)?;
+                (Some((tap, high(&theirs.into())?)), Some(ours))
+            }
+            None => (None, None),
+        };
         let landlock = landlock.as_ref().map(high).transpose()?;
         let owner = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
         let owner = high(&owner.map_err(io_error)?)?;
+        let filter = self.jail.seccomp()?;
         let (report, reported) = io::pipe().map_err(SpawnError::Process)?;
         let reported = high(&OwnedFd::from(reported))?;
         let plan = Plan {
@@ -125,16 +141,27 @@ impl Command {
             descriptors: descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
             report: reported.as_raw_fd(),
             owner: owner.as_raw_fd(),
+            tap: tap.as_ref().map(|(tap, socket)| (*tap, socket.as_raw_fd())),
             landlock: landlock.as_ref().map(AsRawFd::as_raw_fd),
             limits: child::limits(&self.jail),
             groups: self.jail.groups,
-            filter: jail::seccomp()?,
+            keeps_user: self.jail.keeps_user,
+            filter,
         };
         let mut child = plan.clone_child().map_err(SpawnError::Process)?;
-        child.layers.push(Layer { wall: Wall::Files, standing: files });
+        child.parts.layers.push(Layer { wall: Wall::Files, standing: files });
         drop(reported);
         match read_report(report) {
-            None => Ok(child),
+            None => {
+                // What it sends, it has sent before it executes the program.
+                let received = frames.as_ref().map(tap::receive).transpose();
+                child.parts.frames = received.map_err(|error| {
+                    kill(&child.handle);
+                    reap(&child.handle);
+                    SpawnError::Process(error)
+                })?;
+                Ok(child)
+            }
             Some((step, error)) => {
                 reap(&child.handle);
                 Err(match step {
@@ -159,6 +186,11 @@ impl Process {
         &self.layers
     }
 
+    /// The packet socket (`packet(7)`) with the frames of its network interface, if it has one; once.
+    pub fn take_frames(&mut self) -> Option<OwnedFd> {
+        self.frames.take()
+    }
+
     /// Sends SIGKILL; nothing happens if it has ended already.
     pub fn kill(&self) {
         kill(&self.handle);
@@ -179,7 +211,19 @@ impl Drop for Process {
 struct Child {
     pid: Pid,
     handle: OwnedFd,
+    parts: Parts,
+}
+
+impl Child {
+    fn new(pid: Pid, handle: OwnedFd, layers: Vec<Layer>) -> Self {
+        Self { pid, handle, parts: Parts { layers, frames: None } }
+    }
+}
+
+/// What there is to say of a child, and to have from it.
+struct Parts {
     layers: Vec<Layer>,
+    frames: Option<OwnedFd>,
 }
 
 /// The walls without which nothing is started.

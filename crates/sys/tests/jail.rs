@@ -1,15 +1,18 @@
 //! What a jailed process can still do, tried by shells inside the jail.
 #![expect(clippy::unwrap_used, reason = "in a test, a failure is the result")]
 
-use std::fs::File;
-use std::io::{PipeReader, Read};
+use std::fs::{File, Permissions};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, SendFlags};
 use sys::jail::{Jail, Standing, Wall};
-use sys::process::{Command, Process, SpawnError, Status};
+use sys::process::{Command, Process, SpawnError, Status, Tap};
 
 const SYSTEM: [&str; 5] = ["/usr/bin", "/usr/lib", "/bin", "/lib", "/lib64"];
 
@@ -17,10 +20,10 @@ fn jail() -> Jail {
     Jail {
         readable: SYSTEM.iter().map(PathBuf::from).collect(),
         devices: vec![PathBuf::from("/dev/null")],
-        groups: Vec::new(),
         address_space: 1 << 30,
         file_size: 1 << 20,
         open_files: 32,
+        ..Jail::default()
     }
 }
 
@@ -36,7 +39,7 @@ fn bash(script: &str, jail: Jail) -> Shell {
     let descriptors: Vec<OwnedFd> = vec![nothing.into(), writer.try_clone().unwrap().into(), writer.into()];
     let args = vec!["-c".into(), script.into()];
     let (ended, status) = mpsc::channel();
-    let command = Command { program: "/bin/bash".into(), args, descriptors, jail };
+    let command = Command { program: "/bin/bash".into(), args, descriptors, jail, tap: None };
     let process = command.spawn(move |status| ended.send(status).unwrap_or_default()).unwrap();
     Shell { process, output, status }
 }
@@ -162,7 +165,8 @@ fn ended_processes_are_reaped_and_dropped_ones_killed() {
 fn what_cannot_be_executed_is_an_error() {
     let spawn = |program: &str, args: &[&str]| {
         let args = args.iter().map(Into::into).collect();
-        let command = Command { program: program.into(), args, descriptors: Vec::new(), jail: jail() };
+        let command =
+            Command { program: program.into(), args, descriptors: Vec::new(), jail: jail(), tap: None };
         command.spawn(|_| ()).map(|_| ()).unwrap_err()
     };
     let error =
@@ -186,8 +190,102 @@ fn the_walls_stand_for_ordinary_users_too() {
     let output = std::process::Command::new("setpriv")
         .args(["--reuid=12345", "--regid=12345", "--clear-groups"])
         .arg(&copy)
+        // Where /dev/net/tun is not for everybody. Users' interfaces are tested in the lab.
+        .args(["--skip", "an_interface"])
         .output()
         .expect("setpriv (util-linux) is needed for this test");
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Opens the interface as a VMM does, asks the host's kernel in every way that it usually answers, and
+/// prints the answers; then what comes from us.
+const GUEST: &str = r"
+import fcntl, os, select, struct
+tap = os.open('/dev/net/tun', os.O_RDWR)
+fcntl.ioctl(tap, 0x400454ca, struct.pack('16sH22x', b'tap0', 0x5002))
+guest, everybody = bytes.fromhex('026d61746368'), b'\xff' * 6
+def send(frame): os.write(tap, bytes(10) + frame)
+for address in ('64400001', '7f000001', 'e0000001', 'ffffffff'):
+    send(everybody + guest + bytes.fromhex('08060001080006040001' + '026d61746368' + '64400002' + '000000000000' + address))
+neighbour = bytes.fromhex('6000000000203aff' + 'fe80000000000000006d61fffe746368' + 'ff020000000000000000000000000001' + '8700000000000000' + 'fe80000000000000006d61fffe746301' + '0101026d61746368')
+send(bytes.fromhex('333300000001') + guest + b'\x86\xdd' + neighbour)
+while select.select([tap], [], [], 0.5)[0]:
+    print('answer', os.read(tap, 70000)[10:].hex())
+print('ready', flush=True)
+print(os.read(tap, 70000)[10:].hex())
+";
+
+#[test]
+fn an_interface_reaches_nobody_but_us_and_the_kernel_behind_it_is_silent() {
+    let mut jail = jail();
+    jail.devices.push("/dev/net/tun".into());
+    jail.keeps_user = true;
+    let (output, writer) = std::io::pipe().unwrap();
+    let nothing = File::open("/dev/null").unwrap();
+    let descriptors: Vec<OwnedFd> = vec![nothing.into(), writer.try_clone().unwrap().into(), writer.into()];
+    let args = vec!["-c".into(), GUEST.into()];
+    let tap = Some(Tap { mtu: 65_520 });
+    let command = Command { program: "/usr/bin/python3".into(), args, descriptors, jail, tap };
+    let mut process = command.spawn(|_| ()).unwrap();
+    let frames = process.take_frames().unwrap();
+    assert!(process.take_frames().is_none());
+    let mut output = BufReader::new(output).lines().map(Result::unwrap);
+    assert_eq!(output.next().as_deref(), Some("ready"), "{:?}", output.collect::<Vec<_>>());
+    let mut kinds = Vec::new();
+    let mut frame = [0; 2048];
+    while let Ok((length, _)) = rustix::net::recv(&frames, &mut frame[..], RecvFlags::DONTWAIT) {
+        assert!(length >= 42, "{:?}", &frame[..length]);
+        kinds.push([frame[12], frame[13]]);
+    }
+    assert_eq!(
+        kinds,
+        [[8, 6], [8, 6], [8, 6], [8, 6], [0x86, 0xdd]],
+        "what was sent, and nothing of the kernel's"
+    );
+    let hello = [[0xff; 6], [2; 6]].concat().into_iter().chain([0x88, 0xb5, 1, 2, 3]).collect::<Vec<u8>>();
+    rustix::net::send(&frames, &hello, SendFlags::empty()).unwrap();
+    assert_eq!(output.next().as_deref(), Some("ffffffffffff02020202020288b5010203"));
+}
+
+/// Whoever may listen may not connect, nor send anything without a connection.
+#[test]
+fn a_jailed_process_that_listens_connects_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = UnixListener::bind(folder.path().join("outside")).unwrap();
+    let mut jail = jail();
+    let inside = folder.path().join("in");
+    std::fs::create_dir(&inside).unwrap();
+    std::fs::set_permissions(&inside, Permissions::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    jail.listens_in = Some(inside.clone());
+    let script = format!(
+        "import socket, sys; s = socket.socket(socket.AF_UNIX)
+def refused(what):
+    try: what(); print('done')
+    except OSError as error: print(error.errno)
+refused(lambda: s.connect('{outside}'))
+refused(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+refused(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+refused(lambda: socket.socket(socket.AF_INET))
+refused(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
+refused(lambda: socket.socket(40))
+refused(lambda: socket.socket(socket.AF_UNIX).bind('{outside}-2'))
+s.bind('{inside}/socket'); s.listen(); print('listens', flush=True)
+print(s.accept()[0].recv(5))",
+        outside = folder.path().join("outside").display(),
+        inside = inside.display(),
+    );
+    let (output, writer) = std::io::pipe().unwrap();
+    let nothing = File::open("/dev/null").unwrap();
+    let descriptors: Vec<OwnedFd> = vec![nothing.into(), writer.try_clone().unwrap().into(), writer.into()];
+    let args = vec!["-c".into(), script.into()];
+    let command = Command { program: "/usr/bin/python3".into(), args, descriptors, jail, tap: None };
+    let process = command.spawn(|_| ()).unwrap();
+    let mut output = BufReader::new(output).lines().map(Result::unwrap);
+    let said: Vec<_> = output.by_ref().take_while(|line| line != "listens").collect();
+    assert_eq!(said, ["1", "1", "1", "1", "1", "1", "13"], "EPERM of the filter, EACCES of Landlock");
+    UnixStream::connect(inside.join("socket")).unwrap().write_all(b"hello").unwrap();
+    assert_eq!(output.next().as_deref(), Some("b'hello'"));
+    drop((process, outside));
 }

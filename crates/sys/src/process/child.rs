@@ -14,13 +14,14 @@ use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 use seccompiler::BpfProgram;
 
+use super::tap::{self, Tap};
 use super::{Child, MANDATORY};
 use crate::jail::{Jail, Layer, Standing, Wall};
 
 /// Descriptors from here on are ours; below they are the child's.
 pub(super) const HIGH: RawFd = 128;
 
-/// Most descriptors of a child; the rest below [`HIGH`] is for the three of the plan.
+/// Most descriptors of a child; the rest below [`HIGH`] is for those of the plan.
 pub(super) const MAX_DESCRIPTORS: usize = 120;
 
 /// Length of the child's report, bytes: the step, then errno.
@@ -39,9 +40,13 @@ pub(super) struct Plan {
     pub(super) report: RawFd,
     /// A pidfd of the parent.
     pub(super) owner: RawFd,
+    /// The interface to make, and where to send the socket that has its frames.
+    pub(super) tap: Option<(Tap, RawFd)>,
     pub(super) landlock: Option<RawFd>,
     pub(super) limits: [(libc::__rlimit_resource_t, u64); 4],
     pub(super) groups: Vec<u32>,
+    /// Whether root stays root.
+    pub(super) keeps_user: bool,
     pub(super) filter: BpfProgram,
 }
 
@@ -53,6 +58,7 @@ pub(super) enum Step {
     Session,
     Limits,
     Identity,
+    Tap,
     Capabilities,
     DiesWithOwner,
     NoNewPrivileges,
@@ -61,11 +67,12 @@ pub(super) enum Step {
     Exec,
 }
 
-const STEPS: [(Step, &str); 10] = [
+const STEPS: [(Step, &str); 11] = [
     (Step::Descriptors, "closing descriptors"),
     (Step::Session, "starting a session"),
     (Step::Limits, "setting limits"),
     (Step::Identity, "becoming an unprivileged user"),
+    (Step::Tap, "making its network interface"),
     (Step::Capabilities, "dropping capabilities"),
     (Step::DiesWithOwner, "binding its life to its owner's"),
     (Step::NoNewPrivileges, "giving up new privileges"),
@@ -114,7 +121,7 @@ impl Plan {
     /// Clones a child that carries the plan out, in as many namespaces as this host allows.
     pub(super) fn clone_child(&self) -> io::Result<Child> {
         block_signals()?;
-        let privileged = may_change_user();
+        let privileged = may_change_user() && !self.keeps_user;
         let mapped = Identity::mapped();
         let attempts = [
             // Root needs no user namespace, and one that is not there cannot be broken out of.
@@ -125,15 +132,19 @@ impl Plan {
         for (flags, identity) in attempts {
             match self.clone_with(flags, &identity) {
                 Ok((pid, handle)) => {
-                    return Ok(Child { pid, handle, layers: layers(&identity, Standing::Holds) });
+                    return Ok(Child::new(pid, handle, layers(&identity, Standing::Holds)));
                 }
                 Err(error) => refused = Some(error),
             }
         }
+        if let (Some(_), Some(refused)) = (&self.tap, &refused) {
+            // In the host's own network it would be seen, and reach others.
+            return Err(io::Error::new(refused.kind(), format!("no namespaces can be had: {refused}")));
+        }
         let identity = if privileged { Identity::Nobody } else { Identity::Keep };
         let (pid, handle) = self.clone_with(0, &identity)?;
         let reason = refused.map_or_else(String::new, |error| error.to_string());
-        Ok(Child { pid, handle, layers: layers(&identity, Standing::Missing(reason)) })
+        Ok(Child::new(pid, handle, layers(&identity, Standing::Missing(reason))))
     }
 
     fn clone_with(&self, namespaces: c_int, identity: &Identity) -> io::Result<(Pid, OwnedFd)> {
@@ -186,15 +197,18 @@ impl Plan {
         self.limit().ok_or(Step::Limits)?;
         drop_bounding_set();
         identity.assume(&self.groups).ok_or(Step::Identity)?;
+        if let Some((tap, _)) = &self.tap {
+            // With the capabilities that we have in the new namespaces, before they go.
+            tap::make(tap, self.tap_number()).ok_or(Step::Tap)?;
+        }
         drop_capabilities().ok_or(Step::Capabilities)?;
         // After the change of user, which resets it.
-        die_with(self.report_number() + 1).ok_or(Step::DiesWithOwner)?;
+        die_with(self.owner_number()).ok_or(Step::DiesWithOwner)?;
         // SAFETY: a call without pointers.
         check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).ok_or(Step::NoNewPrivileges)?;
         if self.landlock.is_some() {
             // SAFETY: a call without pointers.
-            let done =
-                unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.report_number() + 2, 0) };
+            let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.landlock_number(), 0) };
             (done == 0).then_some(()).ok_or(Step::Landlock)?;
         }
         seccompiler::apply_filter(&self.filter).map_err(|_| Step::Seccomp)
@@ -205,9 +219,24 @@ impl Plan {
         RawFd::try_from(self.descriptors.len()).unwrap_or(HIGH)
     }
 
+    fn owner_number(&self) -> RawFd {
+        self.report_number() + 1
+    }
+
+    /// Valid if there is to be an interface.
+    fn tap_number(&self) -> RawFd {
+        self.owner_number() + 1
+    }
+
+    /// Valid if there are rules.
+    fn landlock_number(&self) -> RawFd {
+        self.owner_number() + RawFd::from(self.tap.is_some()) + 1
+    }
+
     /// Gives every descriptor its number and closes all others.
     fn place_descriptors(&self) -> Option<()> {
-        let ours = [Some(self.report), Some(self.owner), self.landlock];
+        let tap = self.tap.as_ref().map(|(_, socket)| *socket);
+        let ours = [Some(self.report), Some(self.owner), tap, self.landlock];
         let kept = self.descriptors.iter().map(|fd| (*fd, 0));
         let ours = ours.into_iter().flatten().map(|fd| (fd, libc::O_CLOEXEC));
         let mut next = 0;
@@ -267,7 +296,12 @@ fn layers(identity: &Identity, namespaces: Standing) -> Vec<Layer> {
     let root = rustix::process::geteuid().is_root();
     let identity = match identity {
         Identity::Keep | Identity::Mapped(..) if root => {
-            Standing::Missing("root without CAP_SETUID and CAP_SETGID stays root".to_owned())
+            let why = if may_change_user() {
+                "this VMM opens its files as the user who has them, and that is root"
+            } else {
+                "root without CAP_SETUID and CAP_SETGID stays root"
+            };
+            Standing::Missing(why.to_owned())
         }
         _ => Standing::Holds,
     };
@@ -349,7 +383,7 @@ fn drop_capabilities() -> Option<()> {
     (done == 0).then_some(())
 }
 
-fn write_file(path: &CStr, text: &CStr) -> Option<()> {
+pub(super) fn write_file(path: &CStr, text: &CStr) -> Option<()> {
     // SAFETY: the path is a C string.
     let file = unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
     check(file)?;
@@ -361,7 +395,7 @@ fn write_file(path: &CStr, text: &CStr) -> Option<()> {
     (usize::try_from(written) == Ok(text.len())).then_some(())
 }
 
-fn check(result: c_int) -> Option<()> {
+pub(super) fn check(result: c_int) -> Option<()> {
     (result >= 0).then_some(())
 }
 

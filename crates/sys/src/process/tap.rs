@@ -1,0 +1,166 @@
+//! A network interface for a child: a TAP device in its own network namespace, whose frames come out at a
+//! packet socket that is ours.
+//!
+//! All of it is made in the child, because only there the capabilities for it can be had without root.
+//! The host's kernel knows of nobody behind the device: it has no address, asks for none and
+//! answers nothing, so that what goes over it is between the VMM and us. The namespace, and
+//! with it the device, goes with the child.
+//!
+//! ABI: `linux/if_tun.h`, `linux/if.h`, `linux/sockios.h`, `linux/if_packet.h`; `netdevice(7)`, `packet(7)`.
+
+use std::ffi::{CStr, c_int};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use super::child::{check, write_file};
+
+/// An interface to be made: its only name, [`Tap::NAME`], and what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tap {
+    /// The most bytes of one IP packet: at most 65521, the longest frame less its header.
+    pub mtu: u16,
+}
+
+impl Tap {
+    /// What the VMM knows it by.
+    pub const NAME: &str = "tap0";
+}
+
+/// The same for the kernel.
+const NAME: &[u8; 16] = b"tap0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+/// Frames that wait for the VMM to take them. What comes on top would be lost; how many bytes may be on
+/// their way is bounded by the buffers of the connections that they belong to.
+const QUEUE: c_int = 4096;
+
+const TUNSETIFF: libc::c_ulong = 0x4004_54CA;
+const TUNSETPERSIST: libc::c_ulong = 0x4004_54CB;
+const TUNSETOWNER: libc::c_ulong = 0x4004_54CC;
+
+/// Not `IFF_ONE_QUEUE` or others: whoever opens it later has to ask for the same.
+const KIND: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+
+/// `struct ifreq`, of whose union only numbers are used here. Flags are its lower half.
+#[repr(C)]
+struct Request {
+    name: [u8; 16],
+    number: c_int,
+    rest: [u8; 20],
+}
+
+impl Request {
+    fn new(number: c_int) -> Self {
+        Self { name: *NAME, number, rest: [0; 20] }
+    }
+}
+
+/// In the child, in its new namespaces and with all capabilities there. Only makes system calls. Sends
+/// the packet socket over `to`.
+pub(super) fn make(tap: &Tap, to: RawFd) -> Option<()> {
+    // Before there is a device, so that it never says a word. Without IPv6 there is nothing to turn off.
+    for setting in
+        [c"/proc/sys/net/ipv6/conf/all/disable_ipv6", c"/proc/sys/net/ipv6/conf/default/disable_ipv6"]
+    {
+        if exists(setting) {
+            write_file(setting, c"1")?;
+        }
+    }
+    // SAFETY: the path is a C string.
+    let device = unsafe { libc::open(c"/dev/net/tun".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    check(device)?;
+    change(device, TUNSETIFF, &mut Request::new(KIND))?;
+    // So that it can be opened again without capabilities, which the VMM has not.
+    // SAFETY: a call without pointers.
+    let owner = unsafe { libc::geteuid() };
+    for (request, argument) in [(TUNSETOWNER, libc::c_ulong::from(owner)), (TUNSETPERSIST, 1)] {
+        // SAFETY: these requests take a number.
+        check(unsafe { libc::ioctl(device, request, argument) })?;
+    }
+    // SAFETY: the descriptor is ours.
+    unsafe { libc::close(device) };
+    // SAFETY: a call without pointers.
+    let packets = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    check(packets)?;
+    change(packets, libc::SIOCSIFMTU, &mut Request::new(c_int::from(tap.mtu)))?;
+    change(packets, libc::SIOCSIFTXQLEN, &mut Request::new(QUEUE))?;
+    change(packets, libc::SIOCSIFFLAGS, &mut Request::new(libc::IFF_UP | libc::IFF_NOARP))?;
+    let mut index = Request::new(0);
+    change(packets, libc::SIOCGIFINDEX, &mut index)?;
+    bind(packets, index.number)?;
+    send(packets, to)
+}
+
+fn exists(path: &CStr) -> bool {
+    // SAFETY: the path is a C string.
+    unsafe { libc::access(path.as_ptr(), libc::F_OK) == 0 }
+}
+
+fn change(descriptor: RawFd, request: libc::c_ulong, argument: &mut Request) -> Option<()> {
+    // SAFETY: these requests take, and some fill, a whole `ifreq` with a NUL-terminated name.
+    check(unsafe { libc::ioctl(descriptor, request, &raw mut *argument) })
+}
+
+/// Every frame of the interface, and no other's.
+fn bind(packets: RawFd, index: c_int) -> Option<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: index,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: a whole address of that length.
+    check(unsafe { libc::bind(packets, (&raw const address).cast(), length) })
+}
+
+/// `struct cmsghdr` with one descriptor, padded as `CMSG_SPACE` demands.
+#[repr(C)]
+struct Rights {
+    length: usize,
+    level: c_int,
+    kind: c_int,
+    descriptor: c_int,
+    padding: c_int,
+}
+
+/// Sends a descriptor with one byte.
+fn send(descriptor: RawFd, to: RawFd) -> Option<()> {
+    let rights = Rights {
+        length: size_of::<Rights>() - size_of::<c_int>(),
+        level: libc::SOL_SOCKET,
+        kind: libc::SCM_RIGHTS,
+        descriptor,
+        padding: 0,
+    };
+    let part = libc::iovec { iov_base: (&raw const rights.padding).cast_mut().cast(), iov_len: 1 };
+    // SAFETY: the structure is plain pointers and numbers, for all of which zero is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = (&raw const part).cast_mut();
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw const rights).cast_mut().cast();
+    message.msg_controllen = size_of::<Rights>() as _;
+    // SAFETY: the message and all that it points to live, and are only read.
+    let sent = unsafe { libc::sendmsg(to, &raw const message, 0) };
+    (sent == 1).then_some(())
+}
+
+/// In the parent: the packet socket that the child has sent.
+pub(super) fn receive(from: &impl AsFd) -> io::Result<OwnedFd> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    recvmsg(from, &mut [io::IoSliceMut::new(&mut [0])], &mut rights, flags)?;
+    for message in rights.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
+            && let Some(descriptor) = descriptors.next()
+        {
+            return Ok(descriptor);
+        }
+    }
+    Err(io::Error::other("no socket came from the child"))
+}
