@@ -88,6 +88,8 @@ pub enum Backend {
     Auto,
     /// QEMU, with KVM if that is usable and emulation if not.
     Qemu,
+    /// Firecracker, which needs KVM.
+    Firecracker,
 }
 
 /// Limits of a VM.

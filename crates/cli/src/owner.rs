@@ -16,8 +16,8 @@ use sandbox::timings::Timings;
 use sandbox::volume::Volumes;
 use sandbox::{Created, Engine, Sandbox, Site, Why};
 use tokio::time::timeout;
+use vmm::Driver;
 use vmm::kernel::Kernels;
-use vmm::qemu::Qemu;
 
 use crate::failure::{Failure, Outcome};
 use crate::network::Values;
@@ -37,17 +37,22 @@ const KILLED: u8 = 137;
 
 /// What a sandbox is run with on this host.
 pub(crate) struct Machinery {
-    vmm: Qemu,
+    vmm: Driver,
     kernel: PathBuf,
     policy: Option<Policy>,
 }
 
 impl Machinery {
-    /// Finds it; the earlier, the better: see [`Qemu::find`].
+    /// Finds it; the earlier, the better: see [`vmm::qemu::Qemu::find`].
     pub(crate) fn find(spec: &SandboxSpec, secrets: Values) -> Result<Self, Failure> {
-        let vmm = Qemu::find(&host::path())?;
+        let vmm = Driver::choose(spec.backend, &host::path())?;
         let kernel = Kernels::new(host::cache()?).choose(spec.kernel.as_deref())?;
         Ok(Self { vmm, kernel, policy: sandbox::network::policy(spec, secrets)? })
+    }
+
+    /// The name of its VMM.
+    pub(crate) fn backend(&self) -> &'static str {
+        self.vmm.name()
     }
 }
 

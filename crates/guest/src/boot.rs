@@ -10,10 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use proto::boot::{BootConfig, Control, Hello, Progress, Stage};
-use proto::{CHANNEL_NAME, Port, VERSION};
+use proto::{Port, VERSION};
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
+use self::disks::Devices;
 use self::extra::ExtraError;
 use crate::agent::Agent;
 use crate::ending;
@@ -92,7 +93,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     let spawner = spawner::start()?;
     ending::power_off_on_panic();
 
-    let port = port::open(CHANNEL_NAME)?;
+    let port = port::open()?;
     let channel = Channel::start(port, |end| ending::fail(&end));
     let channel = channel.map_err(|error| BootError::step("start the channel's thread", error))?;
     let stream = channel.connect(Port::Boot)?;
@@ -125,8 +126,9 @@ fn set_up(stream: &Stream, config: &BootConfig) -> Result<std::os::fd::OwnedFd, 
     // Before anything can ask for a random number or the time.
     system::set_entropy_and_clock(config)?;
     reached(Stage::Configured)?;
-    let disks = disks::mount(&config.root)?;
-    let extra = extra::mount(&config.mounts)?;
+    let devices = Devices::new(&config.disks);
+    let disks = disks::mount(devices, &config.root)?;
+    let extra = extra::mount(devices, &config.mounts)?;
     reached(Stage::DisksMounted)?;
     let full = |error| BootError::step("manage the reserve on the scratch disk", error);
     if config.root.durable {

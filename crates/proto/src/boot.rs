@@ -35,6 +35,9 @@ pub struct BootConfig {
     pub clock_unix_ns: u64,
     /// Fresh random bytes, credited to the guest's generator before anything else runs.
     pub entropy: Vec<u8>,
+    /// The serials of all disks in the order in which they are attached, where the disks themselves have
+    /// none of ours; else empty.
+    pub disks: Vec<String>,
     /// What to mount as the root.
     pub root: Root,
     /// Further disks and where they go in the root.
@@ -78,7 +81,8 @@ pub struct HostEntry {
 }
 
 /// The root file system: an overlay of read-only EROFS disks under one ext4 scratch disk.
-/// Disks are named by the serial number that the VMM gives them (`/sys/block/*/serial`).
+/// Disks are named by the serial number that the VMM gives them (`/sys/block/*/serial`) or by
+/// [`BootConfig::disks`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
     /// Serials of the EROFS disks, lowest layer first; at least one.

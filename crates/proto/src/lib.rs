@@ -17,11 +17,15 @@ pub mod mux;
 
 /// Version of everything in this crate. Host and guest binary are built together, and the guest
 /// says this number first; another number is refused rather than guessed at.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Name of the virtio-serial port that carries the multiplexer
-/// (`/sys/class/virtio-ports/*/name` in the guest).
+/// (`/sys/class/virtio-ports/*/name` in the guest), where the VMM has such ports.
 pub const CHANNEL_NAME: &str = "matchlock";
+
+/// The vsock port that carries the multiplexer, where the VMM has vsock instead: the guest listens, and
+/// the host connects, once.
+pub const CHANNEL_PORT: u32 = 5100;
 
 /// A service on one side of the channel, as vsock port numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,19 +2,22 @@
 //! that really boots, in the walls that a sandbox's would have.
 
 use std::ffi::OsStr;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use api::Explain;
+use api::spec::Backend;
 use image::store::Store;
 use proto::Port;
 use proto::boot::Hello;
 use serde::Serialize;
 use sys::jail::{Layer, Standing, Wall};
-use sys::kvm::KvmUnusable;
+use vmm::firecracker::{Firecracker, Unsuited};
 use vmm::kernel::Kernels;
 use vmm::qemu::{Accelerator, Qemu};
-use vmm::{Machine, MachineSpec, Pace};
+use vmm::{Driver, Machine, MachineSpec, Pace};
 
 use crate::agent::read_message;
 use crate::home::Home;
@@ -70,13 +73,17 @@ pub struct Host<'a> {
 /// Looks at everything. Must be called within a tokio runtime.
 pub async fn diagnose(host: &Host<'_>) -> Vec<Finding> {
     let mut findings = vec![acceleration()];
-    let qemu = found("qemu", Qemu::find(host.path), |qemu| qemu.program().display().to_string());
+    let (firecracker, is_preferred) = firecracker(host.path);
+    let mut qemu = found("qemu", Qemu::find(host.path), |qemu| qemu.program().display().to_string());
+    if is_preferred && qemu.0.severity == Severity::Failure {
+        qemu.0.severity = Severity::Warning;
+    }
     let kernel = Kernels::new(host.cache).choose(host.kernel.as_deref());
     let kernel = found("kernel", kernel, |path| path.display().to_string());
-    if let (Ok(qemu), Ok(kernel)) = (&qemu.1, &kernel.1) {
-        findings.extend(try_boot(qemu, kernel).await);
+    findings.extend([qemu.0, firecracker, kernel.0]);
+    if let (Ok(driver), Ok(kernel)) = (Driver::choose(Backend::Auto, host.path), &kernel.1) {
+        findings.extend(try_boot(&driver, kernel).await);
     }
-    findings.splice(1..1, [qemu.0, kernel.0]);
     findings.push(found("state directory", Home::open(host.home), |_| host.home.display().to_string()).0);
     findings.push(
         found(
@@ -89,6 +96,27 @@ pub async fn diagnose(host: &Host<'_>) -> Vec<Finding> {
     findings.push(space("free space for sandboxes", host.home));
     findings.push(space("free space for images", host.cache));
     findings
+}
+
+/// Whether Firecracker is what `--backend auto` takes, and why.
+fn firecracker(path: &OsStr) -> (Finding, bool) {
+    let preferred = Firecracker::preferred(path);
+    let is_preferred = preferred.is_ok();
+    let (severity, found, fix) = match preferred {
+        Ok(firecracker) => {
+            let path = firecracker.program().display();
+            (Severity::Ok, format!("{path}; it is what --backend auto takes"), None)
+        }
+        // Whoever has no Firecracker need not have one.
+        Err(why @ (Unsuited::NotInstalled | Unsuited::Root)) => {
+            (Severity::Ok, format!("QEMU is what --backend auto takes: {why}"), None)
+        }
+        Err(why @ Unsuited::Kvm(reason)) => {
+            let fix = vmm::kvm_fix(reason).to_owned();
+            (Severity::Warning, format!("QEMU is what --backend auto takes: {why}"), Some(fix))
+        }
+    };
+    (Finding { subject: "firecracker", severity, found, fix }, is_preferred)
 }
 
 /// The finding of a look that either gives something or an error that explains itself.
@@ -122,32 +150,30 @@ fn acceleration() -> Finding {
             subject,
             severity: Severity::Warning,
             found: format!("none ({reason}); emulation works, programs run 10 to 20 times slower"),
-            fix: Some(kvm_fix(&reason).to_owned()),
+            fix: Some(vmm::kvm_fix(reason).to_owned()),
         },
-    }
-}
-
-fn kvm_fix(reason: &KvmUnusable) -> &'static str {
-    match reason {
-        KvmUnusable::NoPermission => {
-            "add yourself to the group kvm: sudo usermod -aG kvm $USER, then log in again"
-        }
-        KvmUnusable::NoDevice => {
-            "load the module: sudo modprobe kvm_intel (or kvm_amd); enable virtualization in the firmware"
-        }
-        KvmUnusable::NoCpuFlag | KvmUnusable::TooSlow(_) => {
-            "use a host with hardware virtualization, or turn on nested virtualization for this VM"
-        }
-        KvmUnusable::Broken { .. } => "look at the kernel's log: sudo dmesg | grep -i kvm",
     }
 }
 
 /// Boots a VM without disks until its guest says hello; tells how long that took and which walls
 /// stood around it.
-async fn try_boot(qemu: &Qemu, kernel: &Path) -> Vec<Finding> {
+async fn try_boot(driver: &Driver, kernel: &Path) -> Vec<Finding> {
+    let subject = "test VM";
+    let directory = std::env::temp_dir().join(format!("matchlock-diagnose-{}", std::process::id()));
+    if let Err(error) = DirBuilder::new().mode(0o700).create(&directory) {
+        let found = format!("cannot make {}: {error}", directory.display());
+        return vec![Finding { subject, severity: Severity::Failure, found, fix: None }];
+    }
+    let findings = boot_in(&directory, driver, kernel).await;
+    // What is left of it is empty.
+    let _ = std::fs::remove_dir_all(&directory);
+    findings
+}
+
+async fn boot_in(directory: &Path, driver: &Driver, kernel: &Path) -> Vec<Finding> {
     let subject = "test VM";
     let start = Instant::now();
-    let booted = qemu.boot(MachineSpec {
+    let booted = driver.boot(MachineSpec {
         vcpus: 1,
         memory_mb: BOOT_MEMORY_MB,
         pace: Pace::Sprint,
@@ -155,6 +181,7 @@ async fn try_boot(qemu: &Qemu, kernel: &Path) -> Vec<Finding> {
         initramfs: vmm::initramfs::with_init(GUEST),
         disks: Vec::new(),
         nic: None,
+        directory: directory.to_owned(),
         console: None,
     });
     let machine = match booted.await {
@@ -162,7 +189,10 @@ async fn try_boot(qemu: &Qemu, kernel: &Path) -> Vec<Finding> {
         Err(error) => return vec![failure(subject, &error)],
     };
     let (severity, found) = match tokio::time::timeout(BOOT_LIMIT, hello(&machine)).await {
-        Ok(Ok(())) => (Severity::Ok, format!("said hello after {} ms", start.elapsed().as_millis())),
+        Ok(Ok(())) => (
+            Severity::Ok,
+            format!("on {}, said hello after {} ms", driver.name(), start.elapsed().as_millis()),
+        ),
         Ok(Err(reason)) => (Severity::Failure, reason),
         Err(_) => (Severity::Failure, format!("said nothing within {} s", BOOT_LIMIT.as_secs())),
     };

@@ -17,8 +17,7 @@ use proto::agent::{Exec, Stdio};
 use proto::boot::{BootConfig, HostEntry, Mount, Root};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use vmm::qemu::{Qemu, QemuError};
-use vmm::{Access, Disk, Exit, Machine, MachineSpec, Pace};
+use vmm::{Access, Disk, Driver, Exit, Machine, MachineSpec, Pace, VmmError};
 
 use crate::agent::{Agent, AgentError};
 use crate::boot::{self, BootError, Booted};
@@ -26,7 +25,7 @@ use crate::command::{self, CommandError};
 use crate::disk::{self, DiskError};
 use crate::home::Home;
 use crate::log::{self, Log};
-use crate::network::{self, Network, Plug};
+use crate::network::{self, Network};
 use crate::process;
 use crate::random::random;
 use crate::running::Sandbox;
@@ -82,7 +81,7 @@ pub enum LaunchError {
     Entropy(#[source] std::io::Error),
     /// The VMM.
     #[error(transparent)]
-    Vmm(#[from] QemuError),
+    Vmm(#[from] VmmError),
     /// The boot conversation.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -201,13 +200,15 @@ impl Blueprint {
 pub struct Created {
     tenure: Tenure,
     blueprint: Blueprint,
+    /// The VMM on record.
+    backend: String,
 }
 
 /// What a sandbox is started with.
 #[derive(Debug)]
 pub struct Engine<'a> {
     /// The VMM.
-    pub vmm: &'a Qemu,
+    pub vmm: &'a Driver,
     /// The guest's kernel.
     pub kernel: &'a Path,
     /// The image's layers.
@@ -220,18 +221,18 @@ pub struct Engine<'a> {
 }
 
 impl Created {
-    /// Makes a new one. The caller holds the image's layers.
+    /// Makes a new one, to be run by `backend` ([`Driver::name`]). The caller holds the image's layers.
     ///
     /// # Errors
     /// See [`LaunchError`]; nothing is left behind.
-    pub fn new(site: &Site, blueprint: Blueprint) -> Result<Self, LaunchError> {
+    pub fn new(site: &Site, blueprint: Blueprint, backend: &str) -> Result<Self, LaunchError> {
         let spec = &blueprint.spec;
         let text = serde_json::to_string(&blueprint).expect("plain data can be encoded");
         let mut tenure = Tenure::begin(&site.home, &site.state, |id| NewSandbox {
             id,
             name: spec.name.clone(),
             image: spec.image.clone(),
-            backend: "qemu".to_owned(),
+            backend: backend.to_owned(),
             keep: spec.keep,
             spec: text,
             owner_pid: Some(std::process::id()),
@@ -244,7 +245,7 @@ impl Created {
             scratch::create_named(&path, spec.resources.disk_mb, uuid()?, epoch())?;
         }
         tenure.advance(Phase::Created)?;
-        Ok(Self { tenure, blueprint })
+        Ok(Self { tenure, blueprint, backend: backend.to_owned() })
     }
 
     /// Takes over one that exists; `lock` is its owner's lock.
@@ -252,11 +253,12 @@ impl Created {
     /// # Errors
     /// When that is not so, or its record cannot be read.
     pub fn resume(site: &Site, id: SandboxId, lock: File) -> Result<Self, LaunchError> {
-        let blueprint = Blueprint::read(id, &site.state.record(id).map_err(LaunchError::from)?.spec)?;
+        let record = site.state.record(id).map_err(LaunchError::from)?;
+        let blueprint = Blueprint::read(id, &record.spec)?;
         let lock = site.home.accept(id, lock).map_err(TenureError::from)?;
         let tenure = Tenure::resume(&site.home, &site.state, id, Some(lock))?;
         tenure.own()?;
-        Ok(Self { tenure, blueprint })
+        Ok(Self { tenure, blueprint, backend: record.backend })
     }
 
     /// Its identifier.
@@ -291,7 +293,11 @@ impl Created {
     /// See [`LaunchError`]; a new sandbox leaves nothing behind, one that ran before can be started
     /// again.
     pub async fn start(self, engine: Engine<'_>, timings: &mut Timings) -> Result<Sandbox, LaunchError> {
-        let Self { mut tenure, blueprint } = self;
+        let Self { mut tenure, blueprint, backend } = self;
+        // The choice may be another one today.
+        if backend != engine.vmm.name() {
+            tenure.run_by(engine.vmm.name())?;
+        }
         let outcome = start(&mut tenure, &blueprint, engine, timings).await;
         match outcome {
             Ok(parts) => Ok(Sandbox::new(parts, blueprint, tenure)),
@@ -334,10 +340,7 @@ async fn start(
     }
     let durable = disks.iter().any(|disk| disk.access == Access::Durable);
     timings.mark("disks");
-    let network = engine.policy.map(|policy| Network::start(spec, policy, tenure.directory())).transpose()?;
-    let (network, plug) = network.unzip();
-    let (nic, cable) = plug.map(|Plug { nic, guest }| (nic, guest)).unzip();
-    timings.mark("network");
+    let serials: Vec<String> = disks.iter().map(|disk| disk.serial.clone()).collect();
     let console = log.clone();
     let machine = engine.vmm.boot(MachineSpec {
         vcpus: spec.resources.cpus.vcpus(),
@@ -346,20 +349,27 @@ async fn start(
         kernel: engine.kernel.to_owned(),
         initramfs: vmm::initramfs::with_init(GUEST),
         disks,
-        nic,
+        nic: engine.policy.as_ref().map(|_| network::nic(spec)),
+        directory: tenure.directory().to_owned(),
         console: Some(Box::new(move |bytes| console.append(bytes))),
     });
-    let machine = machine.await?;
+    let mut machine = machine.await?;
     // Recorded after it was made, the only thing that is: until then it has no number. It cannot
     // outlive us in any case, the kernel kills it with its parent.
     if let Some(start_time) = process::start_time(machine.pid()) {
         tenure.plan(Resource::Process { pid: machine.pid(), start_time })?;
     }
     timings.mark("start VMM");
+    let network = match (engine.policy, machine.take_link()) {
+        (Some(policy), Some(link)) => Some(Network::start(spec, policy, link, tenure.directory())?),
+        _ => None,
+    };
+    timings.mark("network");
     let entropy = random::<ENTROPY_LEN>().map_err(LaunchError::Entropy)?.to_vec();
     let certificate = network.as_ref().map(Network::certificate).transpose()?.flatten();
     let config = || BootConfig {
-        network: cable,
+        disks: if machine.disks_have_serials() { Vec::new() } else { serials },
+        network: network.as_ref().map(|_| network::of_guest(spec)),
         certificate,
         ..boot_config(tenure.id(), spec, root, mounts, entropy)
     };
@@ -424,6 +434,7 @@ fn boot_config(
         dns_servers: spec.shown_dns_servers().to_vec(),
         clock_unix_ns: u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX),
         entropy,
+        disks: Vec::new(),
         root,
         mounts,
         cpu_quota_millis: spec.resources.cpus.quota_millis(),

@@ -6,7 +6,6 @@ pub mod log;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -18,6 +17,7 @@ use policy::entry::{Entry, InvalidEntry};
 use policy::secret::SecretValue;
 use policy::{Mode, Policy, PolicyError};
 use proto::boot;
+use sys::packet::PacketSocket;
 use thiserror::Error;
 use tokio::sync::watch;
 use vmm::Nic;
@@ -81,45 +81,54 @@ pub(crate) struct Network {
     policy: Mutex<watch::Sender<Policy>>,
 }
 
-/// What a VM is to be connected with, and what its guest is told of that.
-#[derive(Debug)]
-pub(crate) struct Plug {
-    pub(crate) nic: Nic,
-    pub(crate) guest: boot::Network,
+/// The network interface of a VM that has one.
+pub(crate) fn nic(spec: &SandboxSpec) -> Nic {
+    Nic { mac: addresses::GUEST_MAC, mtu: mtu(spec) }
+}
+
+/// What its guest is told of it.
+pub(crate) fn of_guest(spec: &SandboxSpec) -> boot::Network {
+    boot::Network {
+        mtu: mtu(spec),
+        addresses: vec![
+            (addresses::GUEST_V4.into(), addresses::PREFIX_V4),
+            (addresses::GUEST_V6.into(), addresses::PREFIX_V6),
+        ],
+        gateways: vec![addresses::GATEWAY_V4.into(), addresses::GATEWAY_V6.into()],
+        gateway_mac: addresses::GATEWAY_MAC,
+    }
+}
+
+fn mtu(spec: &SandboxSpec) -> u16 {
+    spec.network.mtu.unwrap_or(net::stack::DEFAULT_MTU)
 }
 
 impl Network {
-    /// Starts it, with its log in `directory`. Must be called within a tokio runtime.
+    /// Starts it on our end of a VM's cable, with its log in `directory`. Must be called within a tokio
+    /// runtime.
     pub(crate) fn start(
         spec: &SandboxSpec,
         policy: Policy,
+        link: vmm::Link,
         directory: &Path,
-    ) -> Result<(Self, Plug), StartError> {
+    ) -> Result<Self, StartError> {
         let journal = Log::open(directory, NETWORK).map_err(StartError::Log)?;
-        let (ours, theirs) = UnixStream::pair().map_err(StartError::Link)?;
-        let mtu = spec.network.mtu.unwrap_or(net::stack::DEFAULT_MTU);
+        let link = match link {
+            vmm::Link::Stream(socket) => net::Link::Stream(socket),
+            vmm::Link::Packets(socket) => {
+                net::Link::Packet(PacketSocket::new(socket).map_err(StartError::Link)?)
+            }
+        };
         let (policy, decides) = watch::channel(policy);
         let config = Config {
             policy: decides,
             dns_servers: spec.dns_servers.clone(),
-            mtu,
+            mtu: mtu(spec),
             reporter: Reporter::new(move |event| log::append(&journal, event)),
             callback_socket: spec.network.callback_socket.clone(),
         };
-        let network = net::Network::start(ours, config)?;
-        let plug = Plug {
-            nic: Nic { socket: theirs, mac: addresses::GUEST_MAC, mtu },
-            guest: boot::Network {
-                mtu,
-                addresses: vec![
-                    (addresses::GUEST_V4.into(), addresses::PREFIX_V4),
-                    (addresses::GUEST_V6.into(), addresses::PREFIX_V6),
-                ],
-                gateways: vec![addresses::GATEWAY_V4.into(), addresses::GATEWAY_V6.into()],
-                gateway_mac: addresses::GATEWAY_MAC,
-            },
-        };
-        Ok((Self { network, policy: Mutex::new(policy) }, plug))
+        let network = net::Network::start(link, config)?;
+        Ok(Self { network, policy: Mutex::new(policy) })
     }
 
     /// The certificate that the guest is to trust, PEM, if there is one. It may have to be waited for.

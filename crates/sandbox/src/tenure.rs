@@ -160,6 +160,11 @@ impl Tenure {
         Ok(self.state.set_owner(self.id, Some(std::process::id()))?)
     }
 
+    /// Records by which VMM it is run from now on.
+    pub(crate) fn run_by(&self, backend: &str) -> Result<(), TenureError> {
+        Ok(self.state.set_backend(self.id, backend)?)
+    }
+
     /// Moves to another phase.
     pub(crate) fn advance(&mut self, phase: Phase) -> Result<(), TenureError> {
         self.state.advance(self.id, phase, None)?;

@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -111,11 +112,16 @@ struct MemoryRegion {
 }
 
 /// Whether KVM can be used, and how fast it is in million loops a second. Takes a few
-/// milliseconds.
+/// milliseconds for the first time; what was found then holds for this process.
 ///
 /// # Errors
 /// The first thing that is missing.
-pub fn probe() -> Result<u64, KvmUnusable> {
+pub fn probe() -> Result<u64, &'static KvmUnusable> {
+    static FOUND: OnceLock<Result<u64, KvmUnusable>> = OnceLock::new();
+    FOUND.get_or_init(measure).as_ref().copied()
+}
+
+fn measure() -> Result<u64, KvmUnusable> {
     let device = OpenOptions::new().read(true).write(true).open("/dev/kvm");
     let device = device.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => KvmUnusable::NoPermission,

@@ -72,6 +72,9 @@ pub enum SpawnError {
     /// No pipe, thread or process could be made.
     #[error("cannot make a process")]
     Process(#[source] io::Error),
+    /// It cannot do without namespaces, and there are none.
+    #[error("cannot make namespaces for the process")]
+    Namespaces(#[source] io::Error),
     /// A mandatory wall could not be put up.
     #[error("cannot jail the process ({0})")]
     Wall(&'static str, #[source] io::Error),
@@ -148,7 +151,7 @@ impl Command {
             keeps_user: self.jail.keeps_user,
             filter,
         };
-        let mut child = plan.clone_child().map_err(SpawnError::Process)?;
+        let mut child = plan.clone_child()?;
         child.parts.layers.push(Layer { wall: Wall::Files, standing: files });
         drop(reported);
         match read_report(report) {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::channel::Channel;
 use crate::console::{Sink, Tail};
+use crate::firecracker::Api;
 
 /// A machine to be booted.
 pub struct MachineSpec {
@@ -29,10 +31,14 @@ pub struct MachineSpec {
     pub kernel: PathBuf,
     /// A cpio archive with `/init` in it; see [`crate::initramfs`].
     pub initramfs: Vec<u8>,
-    /// Disks; the guest tells them apart by their serials.
+    /// Disks; the guest tells them apart by their serials, or by their order if the VMM gives it none
+    /// of ours ([`Machine::disks_have_serials`]).
     pub disks: Vec<Disk>,
     /// The network interface, if the guest has one at all.
     pub nic: Option<Nic>,
+    /// A folder that is only for its owner, where a VMM may have sockets while it starts. Nothing of
+    /// that stays.
+    pub directory: PathBuf,
     /// Gets what the guest's console says, beside the tail that is always kept in memory.
     pub console: Option<Sink>,
 }
@@ -77,16 +83,23 @@ impl Access {
     }
 }
 
-/// A network interface, whose cable ends in a socket of ours: nothing on the host listens, and the VMM
-/// can reach no network by itself.
-#[derive(Debug)]
+/// A network interface, whose cable ends in a socket of ours, [`Machine::take_link`]: nothing on the host
+/// listens, and the VMM can reach no network by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nic {
-    /// The VMM's end of a socket pair. Frames go over it with their length before them, 4 bytes big-endian.
-    pub socket: UnixStream,
     /// The guest's hardware address.
     pub mac: [u8; 6],
     /// The most bytes of one IP packet, either way.
     pub mtu: u16,
+}
+
+/// Our end of the cable of a [`Nic`]. How frames go over it depends on the VMM.
+#[derive(Debug)]
+pub enum Link {
+    /// A stream of frames, each with its length before it, 4 bytes big-endian.
+    Stream(UnixStream),
+    /// A packet socket (`packet(7)`) bound to an interface with `IFF_VNET_HDR`, behind which the guest is.
+    Packets(OwnedFd),
 }
 
 /// How a machine came to its end, with the last it said.
@@ -127,6 +140,17 @@ pub struct Machine {
     pub(crate) console: Tail,
     pub(crate) end: Arc<End>,
     pub(crate) exit: watch::Receiver<Option<Exit>>,
+    pub(crate) link: Option<Link>,
+    pub(crate) control: Control,
+}
+
+/// How a VMM is spoken to.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// QEMU's monitor, which [`End`] reaches.
+    Monitor,
+    /// Firecracker's API, unless it ended before it was there.
+    Api(Option<Api>),
 }
 
 /// How we ask a VMM to end.
@@ -149,6 +173,27 @@ impl Machine {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// Our end of its network interface's cable, if it has one; once.
+    pub fn take_link(&mut self) -> Option<Link> {
+        self.link.take()
+    }
+
+    /// Whether the guest finds [`Disk::serial`] at its disks. If not, they are in the order of
+    /// [`MachineSpec::disks`].
+    #[must_use]
+    pub fn disks_have_serials(&self) -> bool {
+        matches!(self.control, Control::Monitor)
+    }
+
+    /// Firecracker's API, if that is what runs the machine.
+    #[must_use]
+    pub fn firecracker(&self) -> Option<&Api> {
+        match &self.control {
+            Control::Monitor => None,
+            Control::Api(api) => api.as_ref(),
+        }
     }
 
     /// The walls around the VMM, and how each stands.
@@ -175,6 +220,11 @@ impl Machine {
     /// Asks the VMM to end, which lets it finish what it is writing to its disks, and kills it
     /// after `grace`. The guest is not asked: [`proto::boot::Control::PowerOff`] does that.
     pub async fn stop(&self, grace: Duration) -> Exit {
+        if !matches!(self.control, Control::Monitor) {
+            // Firecracker writes to its disks before it tells its guest that it has, and has no way of
+            // its own to end.
+            return self.kill().await;
+        }
         self.end.quit.notify_one();
         match tokio::time::timeout(grace, self.exited()).await {
             Ok(exit) => exit,
@@ -216,7 +266,8 @@ impl Explain for Exit {
     fn hint(&self) -> Option<String> {
         let panicked = self.console_tail.contains("Kernel panic - not syncing");
         let panic = "the guest kernel panicked; the end of its console says why";
-        crate::qemu::hint(&self.vmm_stderr).or_else(|| panicked.then(|| panic.to_owned()))
+        let hint = crate::qemu::hint(&self.vmm_stderr).or_else(|| crate::firecracker::hint(&self.vmm_stderr));
+        hint.or_else(|| panicked.then(|| panic.to_owned()))
     }
 }
 

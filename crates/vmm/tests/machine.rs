@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,8 +11,8 @@ use api::Explain;
 use sys::jail::Standing;
 use vmm::console::Sink;
 use vmm::kernel::{InvalidKernel, Kernels};
-use vmm::qemu::{Qemu, QemuError};
-use vmm::{Access, Cause, Disk, Machine, MachineSpec, Nic, Pace, initramfs};
+use vmm::qemu::Qemu;
+use vmm::{Access, Cause, Disk, Link, Machine, MachineSpec, Nic, Pace, VmmError, initramfs};
 
 /// Long enough for a machine to boot on a busy host.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -98,6 +97,7 @@ fn spec(code: &[u8]) -> MachineSpec {
         initramfs: initramfs::with_init(&program(code)),
         disks: Vec::new(),
         nic: None,
+        directory: std::env::temp_dir(),
         console: None,
     }
 }
@@ -171,21 +171,21 @@ async fn what_cannot_be_booted_is_refused_before_anything_starts() {
         Disk { serial: serial.to_owned(), file, access: Access::ReadOnly }
     };
     let error = refused(MachineSpec { memory_mb: 16, ..spec(SLEEP) }).await;
-    assert!(matches!(error, QemuError::TooLittleMemory { asked: 16, .. }));
+    assert!(matches!(error, VmmError::TooLittleMemory { asked: 16, .. }));
     assert!(error.hint().unwrap().contains("--memory 64"));
-    assert!(matches!(refused(MachineSpec { vcpus: 0, ..spec(SLEEP) }).await, QemuError::Vcpus(0)));
+    assert!(matches!(refused(MachineSpec { vcpus: 0, ..spec(SLEEP) }).await, VmmError::Vcpus(0)));
     for serials in [vec![""], vec!["a", "a"], vec!["a,readonly=off"], vec!["123456789012345678901"]] {
         let disks = serials.iter().map(|serial| disk(serial)).collect();
-        assert!(matches!(refused(MachineSpec { disks, ..spec(SLEEP) }).await, QemuError::Serial(_)));
+        assert!(matches!(refused(MachineSpec { disks, ..spec(SLEEP) }).await, VmmError::Serial(_)));
     }
     let disks = (0..23).map(|number| disk(&number.to_string())).collect();
-    assert!(matches!(refused(MachineSpec { disks, ..spec(SLEEP) }).await, QemuError::TooManyDisks { .. }));
+    assert!(matches!(refused(MachineSpec { disks, ..spec(SLEEP) }).await, VmmError::TooManyDisks { .. }));
     let disks = (0..22).map(|number| disk(&number.to_string())).collect();
-    let nic = Some(Nic { socket: UnixStream::pair().unwrap().0, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 });
+    let nic = Some(Nic { mac: [2, 0, 0, 0, 0, 1], mtu: 1500 });
     let error = refused(MachineSpec { disks, nic, ..spec(SLEEP) }).await;
-    assert!(matches!(error, QemuError::TooManyDisks { most: 21, .. }), "an interface takes a disk's place");
+    assert!(matches!(error, VmmError::TooManyDisks { most: 21, .. }), "an interface takes a disk's place");
     let wrong = MachineSpec { kernel: "/bin/true".into(), ..spec(SLEEP) };
-    assert!(matches!(refused(wrong).await, QemuError::Kernel { source: InvalidKernel::NotExecutable, .. }));
+    assert!(matches!(refused(wrong).await, VmmError::Kernel { source: InvalidKernel::NotExecutable, .. }));
     let error = Qemu::find(OsStr::new("/nowhere")).unwrap_err();
     assert!(error.hint().unwrap().contains("apt install qemu-system-x86"));
 }
@@ -195,10 +195,11 @@ async fn what_cannot_be_booted_is_refused_before_anything_starts() {
 async fn frames_go_over_the_socket_with_their_length_before_them() {
     const GUEST: [u8; 6] = [2, 0x6D, 0x61, 0x74, 0x63, 0x68];
     const US: [u8; 6] = [2, 0x6D, 0x61, 0x74, 0x63, 1];
-    let (mut cable, socket) = UnixStream::pair().unwrap();
+    let nic = Some(Nic { mac: GUEST, mtu: 65520 });
+    let mut machine = boot(MachineSpec { nic, ..spec(NETWORK) }).await;
+    let Some(Link::Stream(mut cable)) = machine.take_link() else { panic!("QEMU's cable is a stream") };
+    assert!(machine.take_link().is_none());
     cable.set_read_timeout(Some(PATIENCE)).unwrap();
-    let nic = Some(Nic { socket, mac: GUEST, mtu: 65520 });
-    let machine = boot(MachineSpec { nic, ..spec(NETWORK) }).await;
     let exchange = move || {
         let mut asked = false;
         loop {

@@ -164,10 +164,12 @@ const MAX_DISK_MB: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum BackendArg {
-    /// The best one that works here.
+    /// Firecracker where it is installed and KVM is usable, else QEMU; `matchlock diagnose` says which.
     Auto,
     /// QEMU, with KVM where that is usable and emulation where not.
     Qemu,
+    /// Firecracker, which needs KVM and, for a network, user namespaces.
+    Firecracker,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -187,7 +189,7 @@ fn start(args: &Args) -> Outcome {
     signals::caught(async |signals| {
         let site = sandboxes::site()?;
         let created = tokio::select! {
-            created = create(args, spec, &site, &mut timings) => created?,
+            created = create(args, spec, machinery.backend(), &site, &mut timings) => created?,
             _ = signals.next() => return Err(Failure::interrupted()),
         };
         if args.detach {
@@ -246,6 +248,7 @@ fn meaning(args: &Args) -> Result<(SandboxSpec, Values), Failure> {
         backend: match args.backend {
             BackendArg::Auto => Backend::Auto,
             BackendArg::Qemu => Backend::Qemu,
+            BackendArg::Firecracker => Backend::Firecracker,
         },
         timeout: args.timeout,
         graceful_shutdown: args.graceful_shutdown,
@@ -260,6 +263,7 @@ fn meaning(args: &Args) -> Result<(SandboxSpec, Values), Failure> {
 async fn create(
     args: &Args,
     spec: SandboxSpec,
+    backend: &str,
     site: &Site,
     timings: &mut Timings,
 ) -> Result<Created, Failure> {
@@ -268,7 +272,7 @@ async fn create(
     let blueprint = Blueprint { spec, image };
     blueprint.check()?;
     site.sweep()?;
-    let created = Created::new(site, blueprint)?;
+    let created = Created::new(site, blueprint, backend)?;
     timings.mark("record");
     Ok(created)
 }

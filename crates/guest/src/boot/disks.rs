@@ -1,4 +1,4 @@
-//! The sandbox's disks: found by serial number, mounted where only the agent sees them.
+//! The sandbox's disks: found by serial number or by their order, mounted where only the agent sees them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,20 +19,27 @@ pub(super) struct Disks {
     pub(super) scratch: PathBuf,
 }
 
+/// How disks are found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Devices<'c> {
+    /// [`proto::boot::BootConfig::disks`].
+    order: &'c [String],
+}
+
 /// Mounts all of them.
-pub(super) fn mount(root: &Root) -> Result<Disks, BootError> {
+pub(super) fn mount(devices: Devices<'_>, root: &Root) -> Result<Disks, BootError> {
     if root.layers.is_empty() {
         return Err(BootError::NoLayers);
     }
     let mut layers = Vec::with_capacity(root.layers.len());
     for (number, serial) in root.layers.iter().enumerate() {
         let layer = PathBuf::from(format!("/layer-{number}"));
-        mount_one(serial, "erofs", &[Opt::Flag("ro")], MountAttrFlags::MOUNT_ATTR_RDONLY, &layer)?;
+        mount_one(devices, serial, "erofs", &[Opt::Flag("ro")], MountAttrFlags::MOUNT_ATTR_RDONLY, &layer)?;
         layers.push(layer);
     }
     let scratch = PathBuf::from(SCRATCH);
     // Times of reading are the overlay's business; kept here too they would cost a write each.
-    mount_one(&root.scratch, "ext4", &[], MountAttrFlags::MOUNT_ATTR_NOATIME, &scratch)?;
+    mount_one(devices, &root.scratch, "ext4", &[], MountAttrFlags::MOUNT_ATTR_NOATIME, &scratch)?;
     Ok(Disks { layers, scratch })
 }
 
@@ -43,13 +50,14 @@ pub(super) const SCRATCH: &str = "/scratch";
 const BLOCK_DEVICES: &str = "/sys/block";
 
 fn mount_one(
+    devices: Devices<'_>,
     serial: &str,
     kind: &str,
     options: &[Opt<'_>],
     attributes: MountAttrFlags,
     at: &Path,
 ) -> Result<(), BootError> {
-    let device = device(serial)?;
+    let device = devices.find(serial)?;
     let failed = |source| BootError::step(format!("mount the {kind} disk {serial:?} ({device})"), source);
     let options = [&[Opt::Value("source", &device)], options].concat();
     let mount = create(kind, &options, attributes).map_err(failed)?;
@@ -58,9 +66,28 @@ fn mount_one(
     attach(mount, target).map_err(failed)
 }
 
-/// The device node of the disk with this serial number, which must be there.
-pub(super) fn device(serial: &str) -> Result<String, BootError> {
-    find(Path::new(BLOCK_DEVICES), serial).ok_or_else(|| BootError::NoDisk { serial: serial.to_owned() })
+impl<'c> Devices<'c> {
+    /// By their order, or if that is empty by serial number.
+    pub(super) fn new(order: &'c [String]) -> Self {
+        Self { order }
+    }
+
+    /// The device node of the disk with this serial number, which must be there.
+    pub(super) fn find(self, serial: &str) -> Result<String, BootError> {
+        let found = if self.order.is_empty() {
+            find(Path::new(BLOCK_DEVICES), serial)
+        } else {
+            nth(self.order.iter().position(|name| name == serial))
+        };
+        found.ok_or_else(|| BootError::NoDisk { serial: serial.to_owned() })
+    }
+}
+
+/// The device node of a disk by its place: the kernel names virtio's disks in the order in which they are
+/// attached.
+fn nth(place: Option<usize>) -> Option<String> {
+    let letter = (b'a'..=b'z').nth(place?)?;
+    Some(format!("/dev/vd{}", char::from(letter)))
 }
 
 /// The device node of the disk with this serial number.
@@ -77,6 +104,14 @@ fn find(devices: &Path, serial: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_without_a_serial_number_is_found_by_its_place() {
+        let order = ["layer0".to_owned(), "scratch".to_owned()];
+        assert_eq!(Devices::new(&order).find("scratch").unwrap(), "/dev/vdb");
+        assert!(matches!(Devices::new(&order).find("layer1"), Err(BootError::NoDisk { .. })));
+        assert_eq!((nth(Some(25)).as_deref(), nth(Some(26))), (Some("/dev/vdz"), None));
+    }
 
     #[test]
     fn a_disk_is_found_by_its_whole_serial_number() {

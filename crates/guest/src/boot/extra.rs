@@ -14,9 +14,10 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use thiserror::Error;
 
+use super::disks::Devices;
 use super::filesystem::{Opt, attach, create, duplicate};
 use super::root::CONFINED_ROOT;
-use super::{BootError, beneath, disks};
+use super::{BootError, beneath};
 
 /// A disk cannot be mounted where it shall be.
 #[derive(Debug, Error)]
@@ -74,7 +75,7 @@ pub(super) struct Extra {
 }
 
 /// Mounts the file systems, in the order in which they are to be attached.
-pub(super) fn mount(mounts: &[Mount]) -> Result<Vec<Extra>, BootError> {
+pub(super) fn mount(devices: Devices<'_>, mounts: &[Mount]) -> Result<Vec<Extra>, BootError> {
     outermost_first(mounts).into_iter().map(mount_one).collect()
 }
 
@@ -115,9 +116,9 @@ fn directory(root: &OwnedFd, target: &str) -> io::Result<OwnedFd> {
     beneath::deep_directory(root, target.trim_start_matches('/'), 0o755)
 }
 
-fn mount_one(mount: &Mount) -> Result<Extra, BootError> {
+fn mount_one(devices: Devices<'_>, mount: &Mount) -> Result<Extra, BootError> {
     let target = mount.target.clone();
-    let device = disks::device(&mount.serial)?;
+    let device = devices.find(&mount.serial)?;
     // A file system that is found to be damaged while it is used is not damaged further.
     let options = [
         Opt::Value("source", &device),

@@ -69,6 +69,7 @@ impl Kept {
                 Disk { serial: "scratch".to_owned(), file: scratch, access: Access::Durable },
             ],
             nic: None,
+            directory: self.directory.path().to_owned(),
             console: None,
         };
         let machine = qemu.boot(spec).await.unwrap();
@@ -78,6 +79,7 @@ impl Kept {
             dns_servers: Vec::new(),
             clock_unix_ns: 1_700_000_000_000_000_000,
             entropy: vec![1; 64],
+            disks: Vec::new(),
             root: Root { layers: vec!["layer".to_owned()], scratch: "scratch".to_owned(), durable: true },
             mounts: Vec::new(),
             cpu_quota_millis: None,

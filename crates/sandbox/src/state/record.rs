@@ -125,6 +125,19 @@ impl State {
         })
     }
 
+    /// Records which VMM runs a sandbox.
+    ///
+    /// # Errors
+    /// When the sandbox is not recorded.
+    pub fn set_backend(&self, id: SandboxId, backend: &str) -> Result<(), StateError> {
+        self.write(|transaction, now| {
+            touch(transaction, id, now)?;
+            transaction
+                .execute("UPDATE sandboxes SET backend = ?2 WHERE id = ?1", (id.to_string(), backend))?;
+            Ok(())
+        })
+    }
+
     /// Records how a sandbox's command ended.
     ///
     /// # Errors

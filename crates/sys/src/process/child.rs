@@ -15,7 +15,7 @@ use rustix::thread::CapabilitySet;
 use seccompiler::BpfProgram;
 
 use super::tap::{self, Tap};
-use super::{Child, MANDATORY};
+use super::{Child, MANDATORY, SpawnError};
 use crate::jail::{Jail, Layer, Standing, Wall};
 
 /// Descriptors from here on are ours; below they are the child's.
@@ -119,8 +119,8 @@ const NAMESPACES: c_int = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_
 
 impl Plan {
     /// Clones a child that carries the plan out, in as many namespaces as this host allows.
-    pub(super) fn clone_child(&self) -> io::Result<Child> {
-        block_signals()?;
+    pub(super) fn clone_child(&self) -> Result<Child, SpawnError> {
+        block_signals().map_err(SpawnError::Process)?;
         let privileged = may_change_user() && !self.keeps_user;
         let mapped = Identity::mapped();
         let attempts = [
@@ -137,13 +137,14 @@ impl Plan {
                 Err(error) => refused = Some(error),
             }
         }
-        if let (Some(_), Some(refused)) = (&self.tap, &refused) {
+        let refused = refused.unwrap_or_else(|| io::ErrorKind::Other.into());
+        if self.tap.is_some() {
             // In the host's own network it would be seen, and reach others.
-            return Err(io::Error::new(refused.kind(), format!("no namespaces can be had: {refused}")));
+            return Err(SpawnError::Namespaces(refused));
         }
         let identity = if privileged { Identity::Nobody } else { Identity::Keep };
-        let (pid, handle) = self.clone_with(0, &identity)?;
-        let reason = refused.map_or_else(String::new, |error| error.to_string());
+        let (pid, handle) = self.clone_with(0, &identity).map_err(SpawnError::Process)?;
+        let reason = refused.to_string();
         Ok(Child::new(pid, handle, layers(&identity, Standing::Missing(reason))))
     }
 

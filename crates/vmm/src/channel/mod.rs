@@ -14,6 +14,7 @@ mod pump;
 mod state;
 mod stream;
 
+use std::future::{Future, ready};
 use std::io;
 use std::sync::Arc;
 
@@ -106,9 +107,24 @@ impl Channel {
     /// Must be called within a tokio runtime: the pump runs as a task of it.
     #[must_use]
     pub fn new(socket: UnixStream, listen: &[Port]) -> Self {
+        Self::connecting(ready(Ok(socket)), listen)
+    }
+
+    /// The same over a socket that is still to come; until then what is said waits.
+    #[must_use]
+    pub fn connecting(
+        socket: impl Future<Output = Result<UnixStream, ChannelError>> + Send + 'static,
+        listen: &[Port],
+    ) -> Self {
         let shared = Arc::new(Shared::new(listen));
-        let pump = tokio::spawn(pump::run(Arc::clone(&shared), socket)).abort_handle();
-        Self { owner: Arc::new(Owner { shared, pump }) }
+        let theirs = Arc::clone(&shared);
+        let pump = tokio::spawn(async move {
+            match socket.await {
+                Ok(socket) => pump::run(theirs, socket).await,
+                Err(end) => theirs.finish(end),
+            }
+        });
+        Self { owner: Arc::new(Owner { shared, pump: pump.abort_handle() }) }
     }
 
     /// Opens a stream to the guest's `port`. It can be written at once; if nobody listens there,

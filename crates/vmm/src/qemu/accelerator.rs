@@ -8,11 +8,11 @@ pub enum Accelerator {
     /// The CPU.
     Kvm,
     /// QEMU's emulation, because KVM is of no use here.
-    Tcg(KvmUnusable),
+    Tcg(&'static KvmUnusable),
 }
 
 impl Accelerator {
-    /// Finds out, in a few milliseconds.
+    /// Finds out, in a few milliseconds for the first time.
     #[must_use]
     pub fn probe() -> Self {
         match kvm::probe() {

@@ -14,11 +14,14 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 pub use accelerator::Accelerator;
-pub use error::QemuError;
 pub(crate) use error::hint;
 use launch::Launch;
 
+use crate::error::VmmError;
 use crate::machine::{Machine, MachineSpec};
+
+/// What it is called.
+const NAME: &str = "QEMU";
 
 /// The program's name.
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -34,14 +37,12 @@ impl Qemu {
     /// readings of the host's clocks, so the earlier this is called the better.
     ///
     /// # Errors
-    /// [`QemuError::NotInstalled`].
-    pub fn find(path: &OsStr) -> Result<Self, QemuError> {
+    /// [`VmmError::NotInstalled`].
+    pub fn find(path: &OsStr) -> Result<Self, VmmError> {
         sys::tsc::start();
-        let program = std::env::split_paths(path)
-            .filter(|folder| folder.is_absolute())
-            .find_map(|folder| folder.join(PROGRAM).canonicalize().ok())
-            .ok_or(QemuError::NotInstalled)?;
-        Ok(Self { program })
+        let program = crate::driver::find(PROGRAM, path);
+        let missing = VmmError::NotInstalled { program: PROGRAM, install: error::INSTALL };
+        Ok(Self { program: program.ok_or(missing)? })
     }
 
     /// The program, symbolic links resolved.
@@ -54,8 +55,8 @@ impl Qemu {
     /// [`proto::Port::Boot`]. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// See [`QemuError`]; nothing is left behind.
-    pub async fn boot(&self, spec: MachineSpec) -> Result<Machine, QemuError> {
+    /// See [`VmmError`]; nothing is left behind.
+    pub async fn boot(&self, spec: MachineSpec) -> Result<Machine, VmmError> {
         let program = self.program.clone();
         let launch = tokio::task::spawn_blocking(move || Launch::new(&program, spec));
         launch.await.expect("launching does not panic")?.into_machine()

@@ -1,0 +1,146 @@
+//! From a specification to a running Firecracker: its files, its jail, its sockets.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::{CHANNEL_PORT, Port};
+use sys::jail::{Jail, Standing, Wall};
+use sys::process::Tap;
+use tokio::time::timeout;
+
+use super::configuration::{self, Numbers, path_of};
+use super::sockets::{self, Folder};
+use super::{Api, LEAST_TEXT, NAME, is_known};
+use crate::channel::Channel;
+use crate::error::VmmError;
+use crate::launch::{Child, Descriptors, Started, check, kernel_file, prepare, sealed_memory};
+use crate::machine::{Control, Link, Machine, MachineSpec};
+
+/// Disks and network interfaces that there are interrupts for: 19, two of them for vsock and entropy.
+const SLOTS: usize = 17;
+
+/// Address space of Firecracker beyond the guest's memory, bytes.
+const OVERHEAD: u64 = 1 << 30;
+
+/// Address space for each vCPU's thread, bytes: its stack and its malloc arena, mostly unused.
+const VCPU_OVERHEAD: u64 = 144 << 20;
+
+/// Descriptors of Firecracker: a few for each device and vCPU.
+const OPEN_FILES: u64 = 512;
+
+/// How long it may take until its API answers.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Firecracker started, and our ends of what connects us.
+pub(super) struct Launch {
+    started: Started,
+    folder: Folder,
+}
+
+impl Launch {
+    /// Prepares and starts it. Blocks for the time of a few system calls.
+    pub(super) fn new(program: &Path, mut spec: MachineSpec) -> Result<Self, VmmError> {
+        check(&spec, SLOTS)?;
+        let folder = Folder::new(&spec.directory).map_err(prepare("the folder of Firecracker's sockets"))?;
+        let jail = jail(program, &spec, &folder);
+        let (output, mut descriptors) = Descriptors::new()?;
+        let mut numbers = Numbers {
+            kernel: descriptors.add(kernel_file(&spec.kernel)?),
+            initramfs: descriptors.add(sealed_memory("initramfs", &mut &spec.initramfs[..])?),
+            folder: descriptors
+                .add(folder.descriptor().map_err(prepare("the folder of Firecracker's sockets"))?),
+            disks: Vec::new(),
+        };
+        for disk in &spec.disks {
+            let file = disk.file.try_clone().map_err(prepare("a disk"))?;
+            numbers.disks.push(descriptors.add(file));
+        }
+        let configuration = configuration::of(&spec, &numbers);
+        let configuration = descriptors.add(sealed_memory("configuration", &mut &configuration[..])?);
+        let tap = spec.nic.map(|nic| Tap { mtu: nic.mtu });
+        let args = arguments(numbers.folder, configuration);
+        let sink = spec.console.take();
+        let child = Child { vmm: NAME, program, args, jail, tap };
+        let started = child.start(descriptors, output, sink)?;
+        if is_root_at_large(&started) {
+            return Err(VmmError::Unconfined { vmm: NAME });
+        }
+        Ok(Self { started, folder })
+    }
+
+    /// Starts the tasks that listen to it, and waits until it has said which version it is.
+    pub(super) async fn into_machine(mut self) -> Result<Machine, VmmError> {
+        let link = self.started.process.take_frames().map(Link::Packets);
+        let followed = self.started.follow()?;
+        let folder = Arc::new(self.folder);
+        let guest = Arc::clone(&folder).guest(CHANNEL_PORT, followed.exit.clone());
+        let channel = Channel::connecting(guest, &[Port::Boot]);
+        let mut exit = followed.exit.clone();
+        let api = tokio::select! {
+            api = timeout(PATIENCE, known_api(&folder)) => {
+                Some(api.unwrap_or(Err(VmmError::Silent { vmm: NAME }))?)
+            }
+            // How it ended says more than that it does not answer.
+            _ = exit.wait_for(Option::is_some) => None,
+        };
+        Ok(followed.into_machine(channel, link, Control::Api(api)))
+    }
+}
+
+async fn known_api(folder: &Folder) -> Result<Api, VmmError> {
+    let failed = |source| VmmError::Api { vmm: NAME, source };
+    let api = Api::new(folder.api().await).await.map_err(failed)?;
+    let found = api.version().await.map_err(failed)?;
+    if is_known(&found) { Ok(api) } else { Err(VmmError::Version { vmm: NAME, found, least: LEAST_TEXT }) }
+}
+
+/// Whether nothing keeps a Firecracker that is root from root's files.
+fn is_root_at_large(started: &Started) -> bool {
+    let missing = |wall| {
+        let mut layers = started.process.layers().iter();
+        layers.any(|layer| layer.wall == wall && matches!(layer.standing, Standing::Missing(_)))
+    };
+    missing(Wall::Identity) && missing(Wall::Files)
+}
+
+fn arguments(folder: RawFd, configuration: RawFd) -> Vec<String> {
+    let options = [
+        ("--id", "matchlock".to_owned()),
+        ("--api-sock", sockets::path(folder, sockets::API)),
+        ("--config-file", path_of(configuration)),
+        // Not between what the guest's console says.
+        ("--log-path", path_of(STDERR)),
+        ("--level", "Warn".to_owned()),
+    ];
+    options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+}
+
+const STDERR: RawFd = 2;
+
+/// What Firecracker may touch: itself, the kernel, its disks and sockets.
+fn jail(program: &Path, spec: &MachineSpec, folder: &Folder) -> Jail {
+    // It opens its disks again, so they count by what they are and not by a name.
+    let named = |writable: bool| {
+        let disks = spec.disks.iter().filter(move |disk| disk.access.is_writable() == writable);
+        disks.map(|disk| PathBuf::from(path_of(disk.file.as_raw_fd())))
+    };
+    let mut devices = vec![PathBuf::from("/dev/kvm")];
+    if spec.nic.is_some() {
+        devices.push(PathBuf::from("/dev/net/tun"));
+    }
+    let writable = spec.disks.iter().filter(|disk| disk.access.is_writable());
+    let sizes = writable.filter_map(|disk| disk.file.metadata().ok()).map(|file| file.len());
+    Jail {
+        readable: [program.to_owned(), spec.kernel.clone()].into_iter().chain(named(false)).collect(),
+        writable: named(true).collect(),
+        devices,
+        listens_in: Some(folder.path().to_owned()),
+        keeps_user: true,
+        address_space: (u64::from(spec.memory_mb) << 20) + OVERHEAD + u64::from(spec.vcpus) * VCPU_OVERHEAD,
+        file_size: sizes.max().unwrap_or(0),
+        open_files: OPEN_FILES,
+        ..Jail::default()
+    }
+}

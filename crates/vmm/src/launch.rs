@@ -1,0 +1,182 @@
+//! What starting a VMM takes, whichever it is: its files, its jail, and the tasks that listen to it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use sys::jail::Jail;
+use sys::process::{Command, Process, Status, Tap};
+use tokio::net::unix::pipe;
+use tokio::sync::{oneshot, watch};
+
+use crate::channel::Channel;
+use crate::console::{self, Sink, Tail};
+use crate::error::VmmError;
+use crate::kernel;
+use crate::machine::{Control, End, Exit, Link, Machine, MachineSpec};
+
+/// The longest serial that virtio-blk carries, bytes.
+const MAX_SERIAL: usize = 20;
+
+/// The descriptors of a VMM, in the order of their numbers; the first three are those of every program.
+pub(crate) struct Descriptors(Vec<OwnedFd>);
+
+/// Our ends of what a VMM and its guest write.
+pub(crate) struct Output {
+    console: OwnedFd,
+    errors: OwnedFd,
+}
+
+impl Descriptors {
+    /// Nothing to read, the guest's console as standard output, and standard error.
+    pub(crate) fn new() -> Result<(Output, Self), VmmError> {
+        let nothing = File::open("/dev/null").map_err(prepare("/dev/null"))?;
+        let (console, its_console) = io::pipe().map_err(prepare("the console's pipe"))?;
+        let (errors, its_errors) = io::pipe().map_err(prepare("the VMM's standard error"))?;
+        let output = Output { console: console.into(), errors: errors.into() };
+        Ok((output, Self(vec![nothing.into(), its_console.into(), its_errors.into()])))
+    }
+
+    /// Hands one more over, and gives the number that it has there.
+    pub(crate) fn add(&mut self, descriptor: impl Into<OwnedFd>) -> RawFd {
+        self.0.push(descriptor.into());
+        RawFd::try_from(self.0.len() - 1).expect("a handful")
+    }
+}
+
+/// A VMM that is to be started.
+pub(crate) struct Child<'a> {
+    pub(crate) vmm: &'static str,
+    pub(crate) program: &'a Path,
+    pub(crate) args: Vec<String>,
+    pub(crate) jail: Jail,
+    pub(crate) tap: Option<Tap>,
+}
+
+impl Child<'_> {
+    /// Starts it; the guest's console goes to `sink`, too.
+    pub(crate) fn start(
+        self,
+        descriptors: Descriptors,
+        output: Output,
+        sink: Option<Sink>,
+    ) -> Result<Started, VmmError> {
+        let Self { vmm, program, args, jail, tap } = self;
+        let (ended, status) = oneshot::channel();
+        let args = args.into_iter().map(Into::into).collect();
+        let command = Command { program: program.to_owned(), args, descriptors: descriptors.0, jail, tap };
+        // If nobody listens any more, nobody needs to know.
+        let process = command.spawn(move |status| _ = ended.send(status));
+        let process = process.map_err(|source| VmmError::Spawn { vmm, source })?;
+        Ok(Started { process, status, output, sink })
+    }
+}
+
+/// A VMM that runs, and nobody listens to it yet.
+pub(crate) struct Started {
+    pub(crate) process: Process,
+    status: oneshot::Receiver<Status>,
+    output: Output,
+    sink: Option<Sink>,
+}
+
+/// A VMM that runs and is listened to.
+pub(crate) struct Followed {
+    process: Process,
+    console: Tail,
+    pub(crate) end: Arc<End>,
+    pub(crate) exit: watch::Receiver<Option<Exit>>,
+}
+
+impl Started {
+    /// Starts the tasks that listen to it.
+    pub(crate) fn follow(self) -> Result<Followed, VmmError> {
+        let output = pipe::Receiver::from_owned_fd(self.output.console).map_err(prepare("the console"))?;
+        let errors = pipe::Receiver::from_owned_fd(self.output.errors);
+        let errors = errors.map_err(prepare("the VMM's standard error"))?;
+        let (console, complaints) = (Tail::default(), Tail::default());
+        let console_end = tokio::spawn(console::follow(output, console.clone(), self.sink));
+        let errors_end = tokio::spawn(console::follow(errors, complaints.clone(), None));
+        let end = Arc::new(End::default());
+        let (exited, exit) = watch::channel(None);
+        let (status, tail, asked) = (self.status, console.clone(), Arc::clone(&end));
+        tokio::spawn(async move {
+            let Ok(status) = status.await else { return };
+            // The VMM was the only writer, so both pipes are at their end; what is in them counts.
+            let _ = tokio::join!(console_end, errors_end);
+            let cause = asked.cause(status);
+            exited.send_replace(Some(Exit {
+                cause,
+                console_tail: tail.text(),
+                vmm_stderr: complaints.text(),
+            }));
+        });
+        Ok(Followed { process: self.process, console, end, exit })
+    }
+}
+
+impl Followed {
+    pub(crate) fn into_machine(self, channel: Channel, link: Option<Link>, control: Control) -> Machine {
+        let Self { process, console, end, exit } = self;
+        Machine { process, channel, console, end, exit, link, control }
+    }
+}
+
+pub(crate) fn prepare(what: &'static str) -> impl FnOnce(io::Error) -> VmmError {
+    move |source| VmmError::Prepare { what, source }
+}
+
+/// What no VMM can be started with. `slots` is for disks and network interfaces together.
+pub(crate) fn check(spec: &MachineSpec, slots: usize) -> Result<(), VmmError> {
+    if !(1..=api::spec::MAX_VCPUS).contains(&spec.vcpus) {
+        return Err(VmmError::Vcpus(spec.vcpus));
+    }
+    let (asked, least) = (spec.memory_mb, api::spec::MIN_MEMORY_MB);
+    if asked < least {
+        return Err(VmmError::TooLittleMemory { asked, least });
+    }
+    let most = slots - usize::from(spec.nic.is_some());
+    if spec.disks.len() > most {
+        return Err(VmmError::TooManyDisks { asked: spec.disks.len(), most });
+    }
+    let serials: Vec<&str> = spec.disks.iter().map(|disk| disk.serial.as_str()).collect();
+    for (index, serial) in serials.iter().enumerate() {
+        let letters = serial.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        if !letters || !(1..=MAX_SERIAL).contains(&serial.len()) || serials[..index].contains(serial) {
+            return Err(VmmError::Serial((*serial).to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// The kernel, checked. A VMM opens it again through `/proc/self/fd`, perhaps as another user: then
+/// it gets a copy if the file itself is not for everybody.
+pub(crate) fn kernel_file(path: &Path) -> Result<OwnedFd, VmmError> {
+    let invalid = |source| VmmError::Kernel { path: path.to_owned(), source };
+    let mut file = kernel::check(path).map_err(invalid)?;
+    let mode = file.metadata().map_err(|error| invalid(error.into()))?.permissions().mode();
+    if mode & 0o004 != 0 || !rustix::process::geteuid().is_root() {
+        return Ok(file.into());
+    }
+    sealed_memory("kernel", &mut file)
+}
+
+/// A file in memory that nobody can change any more.
+pub(crate) fn sealed_memory(name: &'static str, content: &mut dyn io::Read) -> Result<OwnedFd, VmmError> {
+    let make = |content: &mut dyn io::Read| -> io::Result<OwnedFd> {
+        let memory = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let mut file = File::from(memory);
+        io::copy(content, &mut file)?;
+        file.flush()?;
+        rustix::fs::fcntl_add_seals(
+            &file,
+            SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+        )?;
+        Ok(file.into())
+    };
+    make(content).map_err(prepare(name))
+}
