@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use api::rpc::{AllowListAddResult, AllowListDeleteResult};
 use api::spec::SandboxSpec;
 use api::{Explain, Kind};
-use net::{Config, NetworkError, Reporter, addresses};
+use net::{Config, Link, NetworkError, Reporter, addresses};
 use policy::entry::{Entry, InvalidEntry};
 use policy::secret::SecretValue;
 use policy::{Mode, Policy, PolicyError};
@@ -106,7 +106,7 @@ impl Network {
             reporter: Reporter::new(move |event| log::append(&journal, event)),
             callback_socket: spec.network.callback_socket.clone(),
         };
-        let network = net::Network::start(ours, config)?;
+        let network = net::Network::start(Link::Stream(ours), config)?;
         let plug = Plug {
             nic: Nic { socket: theirs, mac: addresses::GUEST_MAC, mtu },
             guest: boot::Network {
