@@ -13,7 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("matchlock-sys", &[]),
     ("matchlock-image", &["matchlock-api", "matchlock-sys"]),
     ("matchlock-policy", &["matchlock-api"]),
-    ("matchlock-net", &["matchlock-api", "matchlock-policy"]),
+    ("matchlock-net", &["matchlock-api", "matchlock-policy", "matchlock-sys"]),
     ("matchlock-vmm", &["matchlock-api", "matchlock-proto", "matchlock-sys"]),
     (
         "matchlock-sandbox",

@@ -22,3 +22,4 @@ pub use http::{Guard, Violation};
 pub use names::Names;
 pub use network::{Config, Network, NetworkError};
 pub use report::Reporter;
+pub use stack::Link;

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use crate::flow::{self, Shared};
 use crate::names::Names;
 use crate::report::Reporter;
 use crate::resolve::{self, Resolver};
-use crate::stack::{self, Datagram, Incoming, Replies, Settings, Stack, Syn};
+use crate::stack::{self, Datagram, Incoming, Link, Replies, Settings, Stack, Syn};
 use crate::tls::{AuthorityError, LateAuthority};
 use crate::udp;
 use crate::upstream::{Roots, Upstream};
@@ -72,13 +71,12 @@ pub struct Network {
 }
 
 impl Network {
-    /// Starts it. `link` carries the guest's Ethernet frames, each after its length (4 bytes, big-endian), as
-    /// QEMU's `-netdev stream` has them. Must be called within a tokio runtime.
+    /// Starts it. `link` carries the guest's Ethernet frames. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// See [`NetworkError`].
-    pub fn start(link: UnixStream, config: Config) -> Result<Self, NetworkError> {
+    pub fn start(link: Link, config: Config) -> Result<Self, NetworkError> {
         let Config { policy, dns_servers, mtu, reporter, callback_socket } = config;
         let authority = Arc::new(LateAuthority::default());
         let trusted = policy.borrow().looks_inside().then(|| Arc::clone(&authority));

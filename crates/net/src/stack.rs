@@ -8,6 +8,7 @@
 //! ```
 
 mod answer;
+mod checksum;
 mod datagram;
 mod device;
 mod engine;
@@ -15,12 +16,12 @@ pub mod filter;
 mod flow;
 mod inbox;
 mod last;
+mod link;
 mod outbox;
 mod shared;
 mod stream;
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -28,7 +29,7 @@ use tokio::sync::mpsc;
 
 pub use datagram::{Datagram, Replies};
 pub use filter::Dropped;
-pub use inbox::LinkError;
+pub use link::{Link, LinkError};
 pub use stream::{Stream, Syn};
 
 use engine::Engine;
@@ -40,9 +41,6 @@ pub const MIN_MTU: u16 = 1280;
 pub const MAX_MTU: u16 = 65_520;
 /// As few frames as can be: each costs the guest's kernel and the VMM, and no wire limits them.
 pub const DEFAULT_MTU: u16 = MAX_MTU;
-
-/// Bytes of frames that the kernel holds for each direction of the link, if it lets us choose.
-const LINK_BUFFER: usize = 1024 * 1024;
 
 /// How the link is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,13 +70,11 @@ pub struct Stack {
 }
 
 /// Starts the stack on a link to a VMM.
-pub fn start(link: UnixStream, settings: Settings) -> io::Result<(Stack, Incoming)> {
+pub fn start(link: Link, settings: Settings) -> io::Result<(Stack, Incoming)> {
     if !(MIN_MTU..=MAX_MTU).contains(&settings.mtu) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the MTU is out of range"));
     }
-    link.set_nonblocking(true)?;
-    // As much as the kernel's limit allows; it works with any.
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&link, LINK_BUFFER);
+    let link = link.start(settings.mtu)?;
     let shared = Arc::new(Shared::new(settings.mtu)?);
     let (tcp_sender, tcp) = mpsc::channel(engine::PENDING);
     let (udp_sender, udp) = mpsc::channel(engine::DATAGRAMS);

@@ -7,9 +7,11 @@ pub mod fork;
 pub mod loopback;
 pub mod mount;
 pub mod namespace;
+pub mod packet;
 pub mod random;
 pub mod rtnetlink;
 pub mod signal;
+pub mod tap;
 
 pub mod jail;
 #[cfg(target_arch = "x86_64")]

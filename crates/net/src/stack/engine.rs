@@ -3,17 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant as Moment;
-use smoltcp::wire::{ETHERNET_HEADER_LEN, HardwareAddress};
+use smoltcp::wire::HardwareAddress;
 use tokio::sync::mpsc;
 
 use super::answer;
@@ -21,8 +19,8 @@ use super::datagram::Datagram;
 use super::device::Port;
 use super::filter::{self, Dropped, Frame, Kind, Segment};
 use super::flow::{FLOWS, Flow, Key, Phase, State};
-use super::inbox::{Inbox, LinkError};
 use super::last;
+use super::link::{LinkError, Wire};
 use super::outbox::Outbox;
 use super::shared::{Share, Shared};
 use super::stream::Syn;
@@ -39,8 +37,7 @@ const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 const TICK: Duration = Duration::from_millis(1);
 
 pub(super) struct Engine {
-    link: UnixStream,
-    inbox: Inbox,
+    link: Box<dyn Wire>,
     outbox: Outbox,
     core: Core,
 }
@@ -66,7 +63,7 @@ struct Core {
 
 impl Engine {
     pub(super) fn new(
-        link: UnixStream,
+        link: Box<dyn Wire>,
         shared: Arc<Shared>,
         tcp: mpsc::Sender<Syn>,
         udp: mpsc::Sender<Datagram>,
@@ -92,7 +89,7 @@ impl Engine {
             started: Instant::now(),
             numbers: 0,
         };
-        Self { link, inbox: Inbox::new(), outbox, core }
+        Self { link, outbox, core }
     }
 
     /// Works until it is stopped or the link ends.
@@ -112,7 +109,7 @@ impl Engine {
             self.core.collect(now);
             self.core.serve(now, &mut self.outbox);
             self.core.datagrams(&mut self.outbox);
-            self.outbox.flush(&self.link)?;
+            self.link.send(&mut self.outbox)?;
             let unblocked = self.core.unblock(&self.outbox);
             if !received && !unblocked && self.core.shared.fall_asleep(self.outbox.has_room()) {
                 self.wait()?;
@@ -122,37 +119,24 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes in what the link has, at most one buffer of it. Whether there was anything.
+    /// Takes in what the link has, at most one turn of it. Whether there was anything.
     fn receive(&mut self) -> Result<bool, LinkError> {
-        if !self.inbox.fill(&self.link)? {
-            return Ok(false);
-        }
         let now = Instant::now();
-        while let Some(frame) = self.inbox.next()? {
-            if let Err(why) = self.core.frame(frame, now, &mut self.outbox) {
-                self.core.shared.count(why);
+        let Self { link, outbox, core } = self;
+        link.receive(&mut |frame| {
+            if let Err(why) = frame.and_then(|frame| core.frame(frame, now, outbox)) {
+                core.shared.count(why);
                 tracing::trace!(%why, "dropped a frame");
             }
-        }
-        Ok(true)
+        })
     }
 
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&self) -> Result<(), LinkError> {
         let timeout = self.core.timers.first_key_value().map(|((at, _), _)| {
-            let left = at.saturating_duration_since(Instant::now());
             // Rounded up by as much as poll may round down.
-            Timespec::try_from(left + TICK).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
+            at.saturating_duration_since(Instant::now()) + TICK
         });
-        let mut interest = PollFlags::IN;
-        if !self.outbox.is_empty() {
-            interest |= PollFlags::OUT;
-        }
-        let alarm = self.core.shared.alarm();
-        let mut ready = [PollFd::new(&self.link, interest), PollFd::new(&alarm, PollFlags::IN)];
-        match poll(&mut ready, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.link.wait(!self.outbox.is_empty(), self.core.shared.alarm().as_fd(), timeout)
     }
 }
 
@@ -163,9 +147,6 @@ impl Core {
     }
 
     fn frame(&mut self, frame: &[u8], now: Instant, out: &mut Outbox) -> Result<(), Dropped> {
-        if frame.len() > ETHERNET_HEADER_LEN + usize::from(self.shared.mtu) {
-            return Err(Dropped::Malformed);
-        }
         match filter::parse(frame)? {
             Frame::WhoHasGateway => answer::arp(out),
             Frame::SolicitGateway { source } => answer::advertisement(source, out),

@@ -5,37 +5,12 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 
+use super::link::LinkError;
+
 /// Bytes of the longest frame: QEMU's own limit (`NET_BUFSIZE` of its `net/net.h`).
 const LONGEST: usize = 65_536 + 4096;
 /// Bytes that are read at once: a few of the longest frames.
 const CAPACITY: usize = 256 * 1024;
-
-/// Why the link to the guest ended.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// The VMM closed it: what happens when it ends.
-    #[error("the virtual machine's end of the network link is closed")]
-    Closed,
-    /// A frame that no VMM sends.
-    #[error("a frame of {length} bytes on the network link")]
-    Length {
-        /// How long it was said to be.
-        length: u32,
-    },
-    /// The socket failed.
-    #[error("the network link failed")]
-    Io(#[source] io::Error),
-}
-
-impl From<io::Error> for LinkError {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            // Closed with something of ours unread, or while we write.
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Closed,
-            _ => Self::Io(error),
-        }
-    }
-}
 
 /// What has been read and not been looked at.
 pub(super) struct Inbox {

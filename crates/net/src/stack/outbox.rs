@@ -18,7 +18,7 @@ const COMPACT: usize = 256 * 1024;
 /// Room for one more frame with its length, whatever is waiting, so that a frame can always be made.
 const SPARE: usize = 4 + ETHERNET_HEADER_LEN + 65_536;
 
-/// Frames with their lengths, as the link carries them.
+/// Frames with their lengths, as a stream carries them.
 pub(super) struct Outbox {
     buffer: Vec<u8>,
     start: usize,
@@ -67,10 +67,8 @@ impl Outbox {
         result
     }
 
-    /// Writes what the link takes now. Whether it took anything.
-    pub(super) fn flush(&mut self, link: &UnixStream) -> io::Result<bool> {
-        let before = self.start;
-        let mut any = false;
+    /// Writes what a stream takes now.
+    pub(super) fn flush(&mut self, link: &UnixStream) -> io::Result<()> {
         while self.start < self.end {
             match rustix::net::send(link, &self.buffer[self.start..self.end], SendFlags::NOSIGNAL) {
                 Ok(written) => self.start += written,
@@ -79,15 +77,30 @@ impl Outbox {
                 Err(error) => return Err(error.into()),
             }
         }
-        if self.start > before {
-            any = true;
+        self.compact();
+        Ok(())
+    }
+
+    /// Hands frames to `send`, one by one and without their lengths, until it does not take one.
+    pub(super) fn flush_frames(&mut self, mut send: impl FnMut(&[u8]) -> io::Result<bool>) -> io::Result<()> {
+        while let Some((prefix, rest)) = self.buffer[self.start..self.end].split_first_chunk::<4>() {
+            // As `frame` has written it.
+            let length = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(rest.len());
+            if !send(&rest[..length])? {
+                break;
+            }
+            self.start += 4 + length;
         }
+        self.compact();
+        Ok(())
+    }
+
+    fn compact(&mut self) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.start >= COMPACT {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        Ok(any)
     }
 }

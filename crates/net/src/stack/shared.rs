@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::filter::Dropped;
 use super::flow::Flow;
-use super::inbox::LinkError;
+use super::link::LinkError;
 
 /// Bytes of datagrams that wait for the link: more come from hosts than the guest takes.
 const DATAGRAMS_OUT: usize = 1024 * 1024;

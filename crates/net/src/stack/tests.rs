@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use super::{DEFAULT_MTU, Dropped, Incoming, Settings, Stack, Syn, start};
+use super::{DEFAULT_MTU, Dropped, Incoming, Link, Settings, Stack, Syn, start};
 use guest::Guest;
 
 /// How long anything may take before the test gives up: a hang is a failure, slowness is not.
@@ -29,7 +29,7 @@ struct Host {
 
 fn bed(mtu: u16) -> (Guest, Host) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let (stack, incoming) = start(ours, Settings { mtu }).unwrap();
+    let (stack, incoming) = start(Link::Stream(ours), Settings { mtu }).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     (Guest::new(theirs, mtu), Host { runtime, stack, incoming: Some(incoming) })
 }

@@ -8,7 +8,7 @@ use tokio::net::UdpSocket;
 
 use super::*;
 use crate::addresses::GUEST_V4;
-use crate::stack::{Settings, Stack, start};
+use crate::stack::{Link, Settings, Stack, start};
 
 /// A NAT whose policy admits loopback for the sake of the test, by a name of `add_hosts`.
 struct Bed {
@@ -30,7 +30,7 @@ fn policy(allowed: &[&str], loopback: bool) -> Policy {
 
 fn bed(policy: Policy) -> Bed {
     let (ours, link) = std::os::unix::net::UnixStream::pair().unwrap();
-    let (stack, _) = start(ours, Settings::default()).unwrap();
+    let (stack, _) = start(Link::Stream(ours), Settings::default()).unwrap();
     let (datagrams, receiver) = mpsc::channel(512);
     let (policy, watched) = watch::channel(policy);
     let events: Arc<Mutex<Vec<NetworkEvent>>> = Arc::default();

@@ -64,7 +64,9 @@ fn every_packet_size_works() {
 fn a_packet_size_out_of_range_is_refused() {
     for mtu in [0, MIN_MTU - 1, MAX_MTU + 1] {
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(crate::stack::start(ours, crate::stack::Settings { mtu }).is_err());
+        assert!(
+            crate::stack::start(crate::stack::Link::Stream(ours), crate::stack::Settings { mtu }).is_err()
+        );
     }
 }
 

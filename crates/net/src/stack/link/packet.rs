@@ -1,0 +1,69 @@
+//! A packet socket on the TAP device of the VMM. The guest leaves to us what it would leave to a network
+//! card: checksums, and to cut what is longer than its MTU, which is no longer than an IP packet can be and
+//! taken as it is.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use sys::packet::{Batch, PacketSocket, Received};
+
+use super::{LinkError, Take, Wire, either};
+use crate::stack::checksum;
+use crate::stack::filter::Dropped;
+use crate::stack::outbox::Outbox;
+
+/// Frames that are taken in before what follows from them is done: a fraction of the ring, whose slots are
+/// free again sooner if the guest hears of it.
+const TURN: usize = 16;
+/// How long to wait when the device takes nothing, since nothing tells when it does: as long as it is full
+/// of what the guest has not read, so that the guest does not notice.
+const PAUSE: Duration = Duration::from_millis(5);
+
+pub(super) struct Packet {
+    socket: PacketSocket,
+}
+
+impl Packet {
+    pub(super) fn new(socket: PacketSocket) -> Self {
+        Self { socket }
+    }
+}
+
+impl Wire for Packet {
+    fn receive(&mut self, take: &mut Take<'_>) -> Result<bool, LinkError> {
+        for taken in 0..TURN {
+            let Some(mut received) = self.socket.receive() else { return Ok(taken > 0) };
+            take(complete(&mut received));
+        }
+        Ok(true)
+    }
+
+    fn send(&mut self, out: &mut Outbox) -> Result<(), LinkError> {
+        Ok(out.flush_frames(|frame| self.socket.send(frame))?)
+    }
+
+    fn wait(&self, waiting: bool, alarm: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<(), LinkError> {
+        let pause = waiting.then_some(PAUSE);
+        let timeout = timeout.into_iter().chain(pause).min();
+        let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+        if either(self.socket.as_fd(), PollFlags::IN, alarm, timeout)?.intersects(gone) {
+            return Err(LinkError::Closed);
+        }
+        Ok(())
+    }
+}
+
+/// The frame as a network card would have sent it.
+fn complete<'r>(received: &'r mut Received<'_>) -> Result<&'r [u8], Dropped> {
+    // Datagrams to be cut would be taken for one.
+    if !received.intact || received.offload.batch == Batch::Other {
+        return Err(Dropped::Malformed);
+    }
+    let missing = received.offload.checksum;
+    let frame = received.frame();
+    if let Some(missing) = missing {
+        checksum::complete(frame, missing.start, missing.offset)?;
+    }
+    Ok(frame)
+}
