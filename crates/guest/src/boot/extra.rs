@@ -76,7 +76,7 @@ pub(super) struct Extra {
 
 /// Mounts the file systems, in the order in which they are to be attached.
 pub(super) fn mount(devices: Devices<'_>, mounts: &[Mount]) -> Result<Vec<Extra>, BootError> {
-    outermost_first(mounts).into_iter().map(mount_one).collect()
+    outermost_first(mounts).into_iter().map(|mount| mount_one(devices, mount)).collect()
 }
 
 /// Attaches them below both roots.

@@ -54,6 +54,7 @@ mod tests {
             dns_servers: vec![[8, 8, 8, 8].into(), [8, 8, 4, 4].into()],
             clock_unix_ns: 0,
             entropy: Vec::new(),
+            disks: Vec::new(),
             root: Root { layers: Vec::new(), scratch: String::new(), durable: false },
             mounts: Vec::new(),
             cpu_quota_millis: None,

@@ -6,7 +6,7 @@
 //! answers nothing, so that what goes over it is between the VMM and us. The namespace, and
 //! with it the device, goes with the child.
 //!
-//! ABI: `linux/if_tun.h`, `linux/if.h`, `linux/sockios.h`, `linux/if_packet.h`; `netdevice(7)`, `packet(7)`.
+//! ABI: `linux/if_tun.h`, `linux/rtnetlink.h`, `linux/if_packet.h`; `netdevice(7)`, `packet(7)`.
 
 use std::ffi::{CStr, c_int};
 use std::io;
@@ -33,7 +33,7 @@ const NAME: &[u8; 16] = b"tap0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Frames that wait for the VMM to take them. What comes on top would be lost; how many bytes may be on
 /// their way is bounded by the buffers of the connections that they belong to.
-const QUEUE: c_int = 4096;
+const QUEUE: u32 = 4096;
 
 const TUNSETIFF: libc::c_ulong = 0x4004_54CA;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54CB;
@@ -42,7 +42,7 @@ const TUNSETOWNER: libc::c_ulong = 0x4004_54CC;
 /// Not `IFF_ONE_QUEUE` or others: whoever opens it later has to ask for the same.
 const KIND: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 
-/// `struct ifreq`, of whose union only numbers are used here. Flags are its lower half.
+/// `struct ifreq`, of whose union only numbers are used here.
 #[repr(C)]
 struct Request {
     name: [u8; 16],
@@ -83,9 +83,7 @@ pub(super) fn make(tap: &Tap, to: RawFd) -> Option<()> {
     // SAFETY: a call without pointers.
     let packets = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     check(packets)?;
-    change(packets, libc::SIOCSIFMTU, &mut Request::new(c_int::from(tap.mtu)))?;
-    change(packets, libc::SIOCSIFTXQLEN, &mut Request::new(QUEUE))?;
-    change(packets, libc::SIOCSIFFLAGS, &mut Request::new(libc::IFF_UP | libc::IFF_NOARP))?;
+    configure(tap)?;
     let mut index = Request::new(0);
     change(packets, libc::SIOCGIFINDEX, &mut index)?;
     bind(packets, index.number)?;
@@ -100,6 +98,89 @@ fn exists(path: &CStr) -> bool {
 fn change(descriptor: RawFd, request: libc::c_ulong, argument: &mut Request) -> Option<()> {
     // SAFETY: these requests take, and some fill, a whole `ifreq` with a NUL-terminated name.
     check(unsafe { libc::ioctl(descriptor, request, &raw mut *argument) })
+}
+
+/// A request of rtnetlink. Of `netdevice(7)`'s, the one for the queue's length is for real root only.
+#[repr(C)]
+struct LinkRequest {
+    header: Header,
+    /// `struct ifinfomsg`, which finds the interface by the name below: family and type, index, the flags
+    /// to be set, and which flags these words are about.
+    info: [u32; 4],
+    name: Attribute<[u8; 16]>,
+    mtu: Attribute<u32>,
+    queue: Attribute<u32>,
+}
+
+/// `struct nlmsghdr`.
+#[repr(C)]
+#[derive(Default)]
+struct Header {
+    length: u32,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port: u32,
+}
+
+/// `struct rtattr` and what it is of.
+#[repr(C)]
+struct Attribute<T> {
+    length: u16,
+    kind: u16,
+    value: T,
+}
+
+impl<T> Attribute<T> {
+    fn new(kind: u16, value: T) -> Self {
+        Self { length: size_of::<Self>() as u16, kind, value }
+    }
+}
+
+/// `struct nlmsgerr`, as far as it is of interest: 0 or a negative error number.
+#[repr(C)]
+#[derive(Default)]
+struct Outcome {
+    header: Header,
+    error: c_int,
+}
+
+/// Gives the interface all that it has, and brings it up.
+fn configure(tap: &Tap) -> Option<()> {
+    const REQUEST: c_int = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
+    const FLAGS: u32 = (libc::IFF_UP | libc::IFF_NOARP) as u32;
+    let request = LinkRequest {
+        header: Header {
+            length: size_of::<LinkRequest>() as u32,
+            kind: libc::RTM_NEWLINK,
+            flags: REQUEST as u16,
+            ..Header::default()
+        },
+        info: [0, 0, FLAGS, FLAGS],
+        name: Attribute::new(libc::IFLA_IFNAME, *NAME),
+        mtu: Attribute::new(libc::IFLA_MTU, u32::from(tap.mtu)),
+        queue: Attribute::new(libc::IFLA_TXQLEN, QUEUE),
+    };
+    // SAFETY: a call without pointers.
+    let kernel = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    check(kernel)?;
+    // SAFETY: the request is plain numbers without padding, valid for its length.
+    let sent = unsafe { libc::send(kernel, (&raw const request).cast(), size_of::<LinkRequest>(), 0) };
+    (usize::try_from(sent) == Ok(size_of::<LinkRequest>())).then_some(())?;
+    let mut outcome = Outcome::default();
+    // SAFETY: room for so many bytes, of which any are a value. The rest of a longer answer is lost.
+    let received = unsafe { libc::recv(kernel, (&raw mut outcome).cast(), size_of::<Outcome>(), 0) };
+    // SAFETY: the descriptor is ours.
+    unsafe { libc::close(kernel) };
+    (usize::try_from(received) == Ok(size_of::<Outcome>())).then_some(())?;
+    if outcome.error != 0 {
+        // SAFETY: a call without pointers.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: where this thread's `errno` is.
+        unsafe { *errno = -outcome.error };
+        return None;
+    }
+    Some(())
 }
 
 /// Every frame of the interface, and no other's.

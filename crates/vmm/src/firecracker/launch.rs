@@ -33,6 +33,9 @@ const OPEN_FILES: u64 = 512;
 /// How long it may take until its API answers.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long the news of its end may come behind the end of its connections.
+const EXIT_DELAY: Duration = Duration::from_secs(1);
+
 /// Firecracker started, and our ends of what connects us.
 pub(super) struct Launch {
     started: Started,
@@ -79,11 +82,18 @@ impl Launch {
         let channel = Channel::connecting(guest, &[Port::Boot]);
         let mut exit = followed.exit.clone();
         let api = tokio::select! {
-            api = timeout(PATIENCE, known_api(&folder)) => {
-                Some(api.unwrap_or(Err(VmmError::Silent { vmm: NAME }))?)
-            }
+            api = timeout(PATIENCE, known_api(&folder)) => api.unwrap_or(Err(VmmError::Silent { vmm: NAME })),
+            _ = exit.wait_for(Option::is_some) => Err(VmmError::Silent { vmm: NAME }),
+        };
+        let api = match api {
+            Ok(api) => Some(api),
             // How it ended says more than that it does not answer.
-            _ = exit.wait_for(Option::is_some) => None,
+            Err(VmmError::Api { .. } | VmmError::Silent { .. })
+                if timeout(EXIT_DELAY, exit.wait_for(Option::is_some)).await.is_ok() =>
+            {
+                None
+            }
+            Err(error) => return Err(error),
         };
         Ok(followed.into_machine(channel, link, Control::Api(api)))
     }
