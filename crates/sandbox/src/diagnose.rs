@@ -1,6 +1,8 @@
 //! What this host has and lacks for running sandboxes, each lack with its fix. The proof is a VM
 //! that really boots, in the walls that a sandbox's would have.
 
+mod host;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -70,6 +72,7 @@ pub struct Host<'a> {
 /// Looks at everything. Must be called within a tokio runtime.
 pub async fn diagnose(host: &Host<'_>) -> Vec<Finding> {
     let mut findings = vec![acceleration()];
+    findings.extend(host::findings());
     let qemu = found("qemu", Qemu::find(host.path), |qemu| qemu.program().display().to_string());
     let kernel = Kernels::new(host.cache).choose(host.kernel.as_deref());
     let kernel = found("kernel", kernel, |path| path.display().to_string());
@@ -129,12 +132,7 @@ fn acceleration() -> Finding {
 
 fn kvm_fix(reason: &KvmUnusable) -> &'static str {
     match reason {
-        KvmUnusable::NoPermission => {
-            "add yourself to the group kvm: sudo usermod -aG kvm $USER, then log in again"
-        }
-        KvmUnusable::NoDevice => {
-            "load the module: sudo modprobe kvm_intel (or kvm_amd); enable virtualization in the firmware"
-        }
+        KvmUnusable::NoPermission | KvmUnusable::NoDevice => "see /dev/kvm below",
         KvmUnusable::NoCpuFlag | KvmUnusable::TooSlow(_) => {
             "use a host with hardware virtualization, or turn on nested virtualization for this VM"
         }
@@ -199,8 +197,7 @@ fn wall(layer: &Layer) -> Finding {
         Wall::Namespaces => (
             "wall: user namespaces",
             "the VMM has no network and sees no other process",
-            "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, \
-             kernel.apparmor_restrict_unprivileged_userns=0",
+            "see user namespaces above",
         ),
         Wall::Files => (
             "wall: Landlock",
