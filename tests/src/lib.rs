@@ -6,6 +6,7 @@
 //! Whatever a test needs and the host lacks is a failure with a hint, never a skip.
 
 pub mod cache;
+pub mod lab;
 pub mod matchlock;
 pub mod oci;
 pub mod process;
@@ -15,6 +16,7 @@ pub mod sandbox;
 pub mod site;
 pub mod tool;
 
+pub use lab::Lab;
 pub use matchlock::Matchlock;
 pub use process::{Output, Running};
 pub use registry::Registry;

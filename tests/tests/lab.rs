@@ -1,31 +1,12 @@
 //! Sandboxes on KVM, as an ordinary user, in a lab: `scripts/lab`, a VM whose emulated CPU has
 //! virtualization. What is slow there is the lab, so this tells only whether it works.
 
-use std::process::Command;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
+use harness::Lab;
 use harness::cache::{self, BUSYBOX};
-use harness::{Output, Running, matchlock, tool};
-
-/// A lab boots in seconds; on a machine without its parts, they are made first.
-const LIMIT: Duration = Duration::from_secs(600);
-
-fn lab(put: &[(&str, &str)], command: &[&str]) -> Output {
-    // Each takes what CPU there is.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut lab = Command::new(tool::source_tree().join("scripts/lab"));
-    lab.env("MATCHLOCK_BIN", matchlock::binary());
-    for (file, path) in put {
-        lab.arg("--put").arg(format!("{file}={path}"));
-    }
-    Running::start(lab.arg("--").args(command), LIMIT).wait()
-}
 
 #[test]
 fn a_lab_runs_a_command_as_an_ordinary_user_and_ends_with_its_exit_code() {
-    let output = lab(&[], &["sh", "-c", "id -nG; echo \"it's err\" >&2; test -w /etc || exit 7"]);
+    let output = Lab::new().run(&["sh", "-c", "id -nG; echo \"it's err\" >&2; test -w /etc || exit 7"]);
     assert_eq!((output.code, output.stdout_text().as_str()), (Some(7), "lab kvm\n"));
     assert_eq!(output.stderr_text().lines().last(), Some("it's err"));
 }
@@ -48,8 +29,8 @@ matchlock gc
 fn sandboxes_run_on_kvm_as_an_ordinary_user() {
     let (tar, script) = (cache::tar(BUSYBOX), tempfile::NamedTempFile::new().unwrap());
     std::fs::write(&script, LIVES).unwrap();
-    let put = [(tar.to_str().unwrap(), "/tmp/busybox.tar"), (script.path().to_str().unwrap(), "/tmp/lives")];
-    let output = lab(&put, &["sh", "/tmp/lives"]);
+    let lab = Lab::new().with(&tar, "/tmp/busybox.tar").with(script.path(), "/tmp/lives");
+    let output = lab.run(&["sh", "/tmp/lives"]);
     let said = output.stdout_text();
     assert_eq!(output.code, Some(0), "{said}\n{}", output.stderr_text());
     let mut lines = said.lines();

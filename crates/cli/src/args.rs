@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Image(command::image::Args),
     Volume(command::volume::Args),
     Kernel(command::kernel::Args),
+    Setup(command::setup::Args),
     Diagnose(command::diagnose::Args),
     Version(command::version::Args),
     Completions(command::completions::Args),

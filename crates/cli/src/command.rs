@@ -19,6 +19,7 @@ pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod setup;
 pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod version;
@@ -50,6 +51,7 @@ pub(crate) fn dispatch(command: Command) -> Outcome {
         Command::Image(args) => image::run(args),
         Command::Volume(args) => volume::run(args),
         Command::Kernel(args) => kernel::run(args),
+        Command::Setup(args) => setup::run(&args),
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),

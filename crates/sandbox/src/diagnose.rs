@@ -1,6 +1,8 @@
 //! What this host has and lacks for running sandboxes, each lack with its fix. The proof is a VM
 //! that really boots, in the walls that a sandbox's would have.
 
+mod host;
+
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -14,7 +16,8 @@ use proto::Port;
 use proto::boot::Hello;
 use serde::Serialize;
 use sys::jail::{Layer, Standing, Wall};
-use vmm::firecracker::{Firecracker, Unsuited};
+use sys::kvm::KvmUnusable;
+use vmm::firecracker::Firecracker;
 use vmm::kernel::Kernels;
 use vmm::qemu::{Accelerator, Qemu};
 use vmm::{Driver, Machine, MachineSpec, Pace};
@@ -73,6 +76,7 @@ pub struct Host<'a> {
 /// Looks at everything. Must be called within a tokio runtime.
 pub async fn diagnose(host: &Host<'_>) -> Vec<Finding> {
     let mut findings = vec![acceleration()];
+    findings.extend(host::findings());
     let (firecracker, is_preferred) = firecracker(host.path);
     let mut qemu = found("qemu", Qemu::find(host.path), |qemu| qemu.program().display().to_string());
     if is_preferred && qemu.0.severity == Severity::Failure {
@@ -98,25 +102,14 @@ pub async fn diagnose(host: &Host<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Whether Firecracker is what `--backend auto` takes, and why.
+/// Whether Firecracker is what `--backend auto` takes, and why. Whoever has none need not have one.
 fn firecracker(path: &OsStr) -> (Finding, bool) {
     let preferred = Firecracker::preferred(path);
-    let is_preferred = preferred.is_ok();
-    let (severity, found, fix) = match preferred {
-        Ok(firecracker) => {
-            let path = firecracker.program().display();
-            (Severity::Ok, format!("{path}; it is what --backend auto takes"), None)
-        }
-        // Whoever has no Firecracker need not have one.
-        Err(why @ (Unsuited::NotInstalled | Unsuited::Root)) => {
-            (Severity::Ok, format!("QEMU is what --backend auto takes: {why}"), None)
-        }
-        Err(why @ Unsuited::Kvm(reason)) => {
-            let fix = vmm::kvm_fix(reason).to_owned();
-            (Severity::Warning, format!("QEMU is what --backend auto takes: {why}"), Some(fix))
-        }
+    let found = match &preferred {
+        Ok(firecracker) => format!("{}; --backend auto takes it", firecracker.program().display()),
+        Err(why) => format!("--backend auto takes QEMU: {why}"),
     };
-    (Finding { subject: "firecracker", severity, found, fix }, is_preferred)
+    (Finding { subject: "firecracker", severity: Severity::Ok, found, fix: None }, preferred.is_ok())
 }
 
 /// The finding of a look that either gives something or an error that explains itself.
@@ -150,8 +143,15 @@ fn acceleration() -> Finding {
             subject,
             severity: Severity::Warning,
             found: format!("none ({reason}); emulation works, programs run 10 to 20 times slower"),
-            fix: Some(vmm::kvm_fix(reason).to_owned()),
+            fix: Some(kvm_fix(reason).to_owned()),
         },
+    }
+}
+
+fn kvm_fix(reason: &KvmUnusable) -> &'static str {
+    match reason {
+        KvmUnusable::NoPermission | KvmUnusable::NoDevice => "see /dev/kvm below",
+        reason => vmm::kvm_fix(reason),
     }
 }
 
@@ -229,8 +229,7 @@ fn wall(layer: &Layer) -> Finding {
         Wall::Namespaces => (
             "wall: user namespaces",
             "the VMM has no network and sees no other process",
-            "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, \
-             kernel.apparmor_restrict_unprivileged_userns=0",
+            "see user namespaces above",
         ),
         Wall::Files => (
             "wall: Landlock",

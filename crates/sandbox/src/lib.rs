@@ -3,7 +3,8 @@
 //! [`Created`] is one on record, [`Created::start`] the recipe that makes a [`Sandbox`] of it; [`agent`]
 //! runs commands in that, [`publish`] makes ports of this machine lead into it, and dropping it ends it.
 //! [`tenure`] is the record and its undoing, [`reconcile`] the same for a sandbox whose owner is gone.
-//! Terminals and exit codes live in `cli`, how a VM is made in `vmm`, images in `image`.
+//! [`diagnose`] says what a host lacks, [`prepare`] what root can do about it. Terminals and exit codes
+//! live in `cli`, how a VM is made in `vmm`, images in `image`.
 
 pub mod agent;
 pub mod boot;
@@ -16,6 +17,7 @@ mod identity;
 mod launch;
 pub mod log;
 pub mod network;
+pub mod prepare;
 pub mod process;
 pub mod publish;
 pub mod random;

@@ -210,6 +210,16 @@ impl Drop for Process {
     }
 }
 
+/// Whether this user's children can have namespaces of their own: one is made, with all of them.
+///
+/// # Errors
+/// What the kernel refuses it with.
+pub fn try_namespaces() -> io::Result<()> {
+    // In a thread of its own, since it blocks signals there.
+    let tried = thread::Builder::new().name("namespaces".to_owned()).spawn(child::try_namespaces)?;
+    tried.join().unwrap_or_else(|_| Err(io::Error::other("the attempt panicked")))
+}
+
 /// A child that nobody has reaped.
 struct Child {
     pid: Pid,

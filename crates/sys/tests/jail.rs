@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
 use sys::jail::{Jail, Standing, Wall};
-use sys::process::{Command, Process, SpawnError, Status, Tap};
+use sys::process::{Command, Process, SpawnError, Status, Tap, try_namespaces};
 
 const SYSTEM: [&str; 5] = ["/usr/bin", "/usr/lib", "/bin", "/lib", "/lib64"];
 
@@ -72,6 +72,11 @@ fn every_wall_is_reported_and_stands() {
         let enough = [Standing::Holds, Standing::Partial];
         assert!(enough.contains(standing), "{wall:?}: {standing:?}; run this on a host that has it");
     }
+}
+
+#[test]
+fn that_namespaces_can_be_had_is_known_without_starting_a_program() {
+    try_namespaces().unwrap();
 }
 
 #[test]

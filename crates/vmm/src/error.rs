@@ -154,12 +154,8 @@ impl Explain for VmmError {
 #[must_use]
 pub fn kvm_fix(reason: &KvmUnusable) -> &'static str {
     match reason {
-        KvmUnusable::NoPermission => {
-            "add yourself to the group kvm: sudo usermod -aG kvm $USER, then log in again"
-        }
-        KvmUnusable::NoDevice => {
-            "load the module: sudo modprobe kvm_intel (or kvm_amd); enable virtualization in the firmware"
-        }
+        KvmUnusable::NoPermission => "get it: sudo matchlock setup user $USER, then log in again",
+        KvmUnusable::NoDevice => "load the module: sudo matchlock setup linux",
         KvmUnusable::NoCpuFlag | KvmUnusable::TooSlow(_) => {
             "use a host with hardware virtualization, or turn on nested virtualization for this VM"
         }

@@ -11,6 +11,7 @@ mod launch;
 mod sockets;
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sys::kvm::{self, KvmUnusable};
@@ -53,6 +54,9 @@ pub enum Unsuited {
     /// It would not work.
     #[error("KVM is not usable: {0}")]
     Kvm(#[source] &'static KvmUnusable),
+    /// It could have no network.
+    #[error("user namespaces cannot be used: {0}")]
+    Namespaces(#[source] io::Error),
     /// It has to open its disks by name, so it would be root.
     #[error("as root, QEMU is confined better: its process becomes nobody")]
     Root,
@@ -80,6 +84,7 @@ impl Firecracker {
         if rustix::process::geteuid().is_root() {
             return Err(Unsuited::Root);
         }
+        sys::process::try_namespaces().map_err(Unsuited::Namespaces)?;
         Ok(Self { program })
     }
 

@@ -1,0 +1,164 @@
+//! What only root can give, as this user finds it: KVM, TAP devices, user namespaces. Each is tried, and
+//! what the host is like then tells why it failed. [`crate::prepare`] is the fix of most.
+
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind};
+
+use super::{Finding, Severity};
+use crate::prepare::{Facts, GROUP, Namespaces};
+
+const PREPARE: &str = "sudo matchlock setup linux";
+const JOIN: &str = "sudo matchlock setup user $USER, then log in again";
+const LOG_IN: &str = "log in again";
+const HARDWARE: &str =
+    "use a host with hardware virtualization, or turn on nested virtualization for this VM";
+const POLICY: &str = "a security policy forbids them; in a container it is the runtime's: allow them there";
+
+/// Why something is not there, and what helps.
+type Lack = (String, Option<&'static str>);
+
+/// Tries everything.
+pub(super) fn findings() -> [Finding; 3] {
+    // Before the look: opening it loads the module where the file is there already.
+    let (kvm, tun) = (open("/dev/kvm"), open("/dev/net/tun"));
+    let facts = Facts::look();
+    let user = facts.accounts.name(rustix::process::geteuid().as_raw());
+    let namespaces = sys::process::try_namespaces();
+    [
+        finding("/dev/kvm", "may be used", kvm.map_err(|error| kvm_lack(&error, &facts, user))),
+        finding("/dev/net/tun", "may be used", tun.map_err(|error| tun_lack(&error))),
+        finding(
+            "user namespaces",
+            "can be made",
+            namespaces.map_err(|error| namespaces_lack(&error, &facts.namespaces, facts.apparmor.is_some())),
+        ),
+    ]
+}
+
+fn open(path: &str) -> io::Result<()> {
+    OpenOptions::new().read(true).write(true).open(path).map(drop)
+}
+
+fn finding(subject: &'static str, well: &str, tried: Result<(), Lack>) -> Finding {
+    match tried {
+        Ok(()) => Finding { subject, severity: Severity::Ok, found: well.into(), fix: None },
+        Err((found, fix)) => {
+            Finding { subject, severity: Severity::Warning, found, fix: fix.map(str::to_owned) }
+        }
+    }
+}
+
+fn kvm_lack(error: &io::Error, facts: &Facts, user: Option<&str>) -> Lack {
+    let Some(module) = facts.kvm_module else {
+        return ("the CPU has no virtualization extension (vmx or svm)".into(), Some(HARDWARE));
+    };
+    if !facts.kvm.driver {
+        return (format!("the module {module} is not loaded"), Some(PREPARE));
+    }
+    match (error.kind(), facts.kvm.node) {
+        (ErrorKind::PermissionDenied, Some(node)) if facts.kvm_opens_to_group(node) => {
+            if user.is_some_and(|user| facts.accounts.is_member(user, GROUP)) {
+                (format!("you joined the group {GROUP} after you logged in"), Some(LOG_IN))
+            } else {
+                (format!("you are not in the group {GROUP}"), Some(JOIN))
+            }
+        }
+        (ErrorKind::PermissionDenied, Some(node)) => {
+            let found =
+                format!("does not let the group {GROUP} in: group {}, mode {:04o}", node.group, node.mode);
+            (found, Some(PREPARE))
+        }
+        _ => (error.to_string(), Some(PREPARE)),
+    }
+}
+
+fn tun_lack(error: &io::Error) -> Lack {
+    let missing = [rustix::io::Errno::NODEV, rustix::io::Errno::NXIO, rustix::io::Errno::NOENT];
+    let missing = missing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    let found = match error.kind() {
+        _ if missing => "the module tun is not loaded".to_owned(),
+        ErrorKind::PermissionDenied => "no permission to open it".to_owned(),
+        _ => error.to_string(),
+    };
+    (found, Some(PREPARE))
+}
+
+fn namespaces_lack(error: &io::Error, namespaces: &Namespaces, apparmor: bool) -> Lack {
+    let parameters = [
+        ("user.max_user_namespaces is 0", namespaces.max == Some(0)),
+        ("kernel.unprivileged_userns_clone is 0", namespaces.clone == Some(0)),
+        ("AppArmor lets only programs with a profile make them", apparmor),
+    ];
+    match parameters.iter().find(|(_, cause)| *cause) {
+        Some((found, _)) => ((*found).to_owned(), Some(PREPARE)),
+        None => (format!("refused: {error}"), Some(POLICY)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::prepare::{Accounts, Device, Node};
+
+    const KVM: u32 = 104;
+
+    fn facts(node: Node) -> Facts {
+        Facts {
+            kvm_module: Some("kvm_amd"),
+            kvm: Device { driver: true, node: Some(node), kept: true },
+            tun: Device { driver: true, node: None, kept: true },
+            modules_at_boot: Vec::new(),
+            accounts: Accounts {
+                passwd: "ada:x:1000:1000::/:\nbob:x:1001:1001::/:\n".into(),
+                group: format!("kvm:x:{KVM}:ada\n"),
+            },
+            namespaces: Namespaces::default(),
+            apparmor: None,
+            binary: "/usr/bin/matchlock".into(),
+        }
+    }
+
+    #[test]
+    fn kvm_is_closed_for_different_reasons_with_different_fixes() {
+        let denied = io::Error::from(Errno::ACCESS);
+        let well = facts(Node { group: KVM, mode: 0o660 });
+        let fix = |facts: &Facts, user| kvm_lack(&denied, facts, user).1;
+        assert_eq!(fix(&well, Some("bob")), Some(JOIN));
+        assert_eq!(fix(&well, None), Some(JOIN), "a user whom nobody knows");
+        assert_eq!(fix(&well, Some("ada")), Some(LOG_IN));
+        for node in [Node { group: KVM, mode: 0o600 }, Node { group: 0, mode: 0o660 }] {
+            assert_eq!(fix(&facts(node), Some("ada")), Some(PREPARE), "{node:?}");
+        }
+        let group_gone = Facts { accounts: Accounts::default(), ..well.clone() };
+        assert_eq!(fix(&group_gone, Some("ada")), Some(PREPARE));
+        let unloaded = Facts { kvm: Device { driver: false, node: None, kept: true }, ..well.clone() };
+        let missing = io::Error::from(Errno::NOENT);
+        assert_eq!(kvm_lack(&missing, &unloaded, Some("ada")).0, "the module kvm_amd is not loaded");
+        let old = Facts { kvm_module: None, ..unloaded };
+        assert_eq!(kvm_lack(&missing, &old, Some("ada")).1, Some(HARDWARE));
+    }
+
+    #[test]
+    fn namespaces_are_refused_for_different_reasons() {
+        let full = io::Error::from(Errno::NOSPC);
+        let found = |clone, max, apparmor| {
+            namespaces_lack(&full, &Namespaces { clone, max, configured: String::new() }, apparmor)
+        };
+        assert!(found(None, Some(0), false).0.starts_with("user.max_user_namespaces"));
+        assert!(found(Some(0), Some(9), false).0.starts_with("kernel.unprivileged_userns_clone"));
+        assert!(found(Some(1), Some(9), true).0.starts_with("AppArmor"));
+        let (why, fix) = found(Some(1), Some(9), false);
+        assert!(why.starts_with("refused: No space left") && fix == Some(POLICY), "{why}");
+    }
+
+    #[test]
+    fn tun_without_its_module_is_not_taken_for_a_permission() {
+        for errno in [Errno::NODEV, Errno::NXIO, Errno::NOENT] {
+            assert_eq!(tun_lack(&errno.into()).0, "the module tun is not loaded");
+        }
+        assert_eq!(tun_lack(&Errno::ACCESS.into()).0, "no permission to open it");
+        assert!(tun_lack(&Errno::MFILE.into()).0.starts_with("Too many open files"));
+    }
+}

@@ -1,0 +1,226 @@
+//! What only root can give sandboxes of ordinary users on this host: from what was seen ([`Facts`]) to
+//! steps, each with the commands that carry it out. QEMU with emulation works without any of them.
+
+mod accounts;
+mod action;
+mod facts;
+
+use std::path::Path;
+
+use api::{Explain, Kind};
+use thiserror::Error;
+
+pub use accounts::Accounts;
+pub use action::{Action, ActionError};
+pub use facts::{AppArmor, Device, Facts, Namespaces, Node};
+
+/// Whose members may use KVM.
+pub const GROUP: &str = "kvm";
+
+/// `user.max_user_namespaces` where it is 0: as much as the guides for rootless containers say.
+const USER_NAMESPACES: u64 = 28_633;
+
+const CLONE: &str = "kernel.unprivileged_userns_clone";
+const MAX: &str = "user.max_user_namespaces";
+
+const SYSCTL: &str = "/etc/sysctl.d/60-matchlock.conf";
+const MODULES: &str = "/etc/modules-load.d/matchlock.conf";
+const UDEV: &str = "/etc/udev/rules.d/65-matchlock.rules";
+const PROFILE: &str = "/etc/apparmor.d/matchlock";
+
+/// First line of every file that is written.
+const HEADER: &str = "# Written by `matchlock setup linux`.\n";
+
+/// One thing that the host needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What.
+    pub name: String,
+    /// Whether it is there.
+    pub check: Check,
+}
+
+/// How a step stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// It is there.
+    Ok,
+    /// It cannot be had, and why.
+    Skipped(&'static str),
+    /// What has to be done for it.
+    Missing(Vec<Action>),
+}
+
+/// Why nothing can be prepared.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PrepareError {
+    /// No such user.
+    #[error("there is no user {0:?} in /etc/passwd")]
+    NoUser(String),
+    /// [`GROUP`] is not there yet.
+    #[error("there is no group {GROUP}")]
+    NoGroup,
+    /// Everything was done, and it did not help.
+    #[error("{0}: still missing after all its commands succeeded")]
+    NoEffect(String),
+}
+
+impl Explain for PrepareError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoUser(_) => Kind::NotFound,
+            Self::NoGroup | Self::NoEffect(_) => Kind::HostUnready,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoGroup => Some("prepare the machine first: sudo matchlock setup linux".into()),
+            Self::NoUser(_) | Self::NoEffect(_) => None,
+        }
+    }
+}
+
+/// What this machine needs, in the order in which it can be done. What may fail for want of hardware
+/// comes last.
+#[must_use]
+pub fn linux(facts: &Facts) -> Vec<Step> {
+    let mut steps = vec![group(facts), namespaces(&facts.namespaces)];
+    steps.extend(facts.apparmor.as_ref().map(|apparmor| profile(apparmor, &facts.binary)));
+    steps.push(module("tun", facts.tun.driver));
+    steps.push(tun_device(facts.tun.node));
+    steps.push(modules_at_boot(facts));
+    steps.push(devices_at_boot(facts));
+    match facts.kvm_module {
+        Some(name) => {
+            steps.push(module(name, facts.kvm.driver));
+            steps.push(kvm_device(facts));
+        }
+        None => {
+            let reason = "the CPU has no virtualization (vmx or svm), or hides it from this VM";
+            steps.push(step("/dev/kvm", Check::Skipped(reason)));
+        }
+    }
+    steps
+}
+
+/// What a user needs.
+///
+/// # Errors
+/// [`PrepareError::NoUser`], [`PrepareError::NoGroup`].
+pub fn user(accounts: &Accounts, name: &str) -> Result<Step, PrepareError> {
+    if !accounts.has_user(name) {
+        return Err(PrepareError::NoUser(name.to_owned()));
+    }
+    if accounts.group(GROUP).is_none() {
+        return Err(PrepareError::NoGroup);
+    }
+    let check = unless(accounts.is_member(name, GROUP), || vec![run(&["usermod", "-aG", GROUP, name])]);
+    Ok(step(&format!("{name} in the group {GROUP}"), check))
+}
+
+fn step(name: &str, check: Check) -> Step {
+    Step { name: name.to_owned(), check }
+}
+
+fn unless(ok: bool, actions: impl FnOnce() -> Vec<Action>) -> Check {
+    if ok { Check::Ok } else { Check::Missing(actions()) }
+}
+
+fn run(words: &[&str]) -> Action {
+    Action::Run(words.iter().map(ToString::to_string).collect())
+}
+
+fn write(path: &'static str, text: &str) -> Action {
+    Action::Write { path, text: format!("{HEADER}{text}") }
+}
+
+fn group(facts: &Facts) -> Step {
+    let check = unless(facts.accounts.group(GROUP).is_some(), || vec![run(&["groupadd", "--system", GROUP])]);
+    step("group kvm", check)
+}
+
+/// Only parameters that are in the way are changed, and those stay in our file that are there already.
+fn namespaces(namespaces: &Namespaces) -> Step {
+    let parameters = [(CLONE, namespaces.clone, 1), (MAX, namespaces.max, USER_NAMESPACES)];
+    let refused = parameters.iter().filter(|(_, value, _)| *value == Some(0));
+    let actions: Vec<Action> =
+        refused.map(|(parameter, _, value)| Action::Set { parameter, value: *value }).collect();
+    let check = unless(actions.is_empty(), || {
+        let kept = parameters
+            .iter()
+            .filter(|(name, value, _)| *value == Some(0) || namespaces.configured.contains(name));
+        let text: String = kept.map(|(name, _, value)| format!("{name} = {value}\n")).collect();
+        let mut all = vec![write(SYSCTL, &text)];
+        all.extend(actions);
+        all
+    });
+    step("user namespaces", check)
+}
+
+/// A profile that only lets the binary make user namespaces: the restriction stays for all others.
+fn profile(apparmor: &AppArmor, binary: &Path) -> Step {
+    let text = format!(
+        "{HEADER}abi <abi/4.0>,\n\
+         include <tunables/global>\n\n\
+         profile matchlock {} flags=(unconfined) {{\n  \
+           userns,\n  \
+           include if exists <local/matchlock>\n\
+         }}\n",
+        pattern(binary)
+    );
+    let ok = apparmor.profile.as_ref() == Some(&text) && apparmor.loaded != Some(false);
+    let check =
+        unless(ok, || vec![Action::Write { path: PROFILE, text }, run(&["apparmor_parser", "-r", PROFILE])]);
+    step("user namespaces under AppArmor", check)
+}
+
+/// A path as a pattern of AppArmor that matches nothing else (`apparmor.d(5)`).
+fn pattern(path: &Path) -> String {
+    let mut quoted = String::from("\"");
+    for character in path.to_string_lossy().chars() {
+        if r#"\"*?[]{}"#.contains(character) {
+            quoted.push('\\');
+        }
+        quoted.push(character);
+    }
+    quoted + "\""
+}
+
+fn module(name: &str, loaded: bool) -> Step {
+    step(&format!("module {name}"), unless(loaded, || vec![run(&["modprobe", name])]))
+}
+
+/// Open to all: making or changing an interface takes the right to do so in its network namespace.
+fn tun_device(node: Option<Node>) -> Step {
+    let check = unless(node.is_some_and(Node::open_to_all), || vec![run(&["chmod", "0666", "/dev/net/tun"])]);
+    step("/dev/net/tun", check)
+}
+
+fn kvm_device(facts: &Facts) -> Step {
+    let check = unless(facts.kvm.node.is_some_and(|node| facts.kvm_opens_to_group(node)), || {
+        vec![run(&["chgrp", GROUP, "/dev/kvm"]), run(&["chmod", "0660", "/dev/kvm"])]
+    });
+    step("/dev/kvm", check)
+}
+
+/// The KVM module comes by itself on most hosts, so it is listed only where it had not come.
+fn modules_at_boot(facts: &Facts) -> Step {
+    let listed = |name: &str| facts.modules_at_boot.iter().any(|module| module == name);
+    let kvm = facts.kvm_module.filter(|name| !facts.kvm.driver && !listed(name));
+    let check = unless(listed("tun") && kvm.is_none(), || {
+        let names = ["tun"].into_iter().chain(facts.kvm_module);
+        vec![write(MODULES, &names.map(|name| format!("{name}\n")).collect::<String>())]
+    });
+    step("modules after a reboot", check)
+}
+
+fn devices_at_boot(facts: &Facts) -> Step {
+    let ok = facts.tun.kept && (facts.kvm.kept || facts.kvm_module.is_none());
+    let rules = "KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0660\", OPTIONS+=\"static_node=kvm\"\n\
+                 KERNEL==\"tun\", MODE=\"0666\", OPTIONS+=\"static_node=net/tun\"\n";
+    step("device permissions after a reboot", unless(ok, || vec![write(UDEV, rules)]))
+}
+
+#[cfg(test)]
+mod tests;
