@@ -148,7 +148,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Virtual machine monitor.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", env = "MATCHLOCK_BACKEND")]
     backend: BackendArg,
     /// Print where the time went, as a table or as one line of JSON, to standard error.
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "table", require_equals = true, value_name = "FORMAT")]

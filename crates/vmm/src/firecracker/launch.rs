@@ -142,14 +142,16 @@ fn jail(program: &Path, spec: &MachineSpec, folder: &Folder) -> Jail {
     }
     let writable = spec.disks.iter().filter(|disk| disk.access.is_writable());
     let sizes = writable.filter_map(|disk| disk.file.metadata().ok()).map(|file| file.len());
+    // The guest's memory may be a file (`memfd_create(2)`), too.
+    let memory = u64::from(spec.memory_mb) << 20;
     Jail {
         readable: [program.to_owned(), spec.kernel.clone()].into_iter().chain(named(false)).collect(),
         writable: named(true).collect(),
         devices,
         listens_in: Some(folder.path().to_owned()),
         keeps_user: true,
-        address_space: (u64::from(spec.memory_mb) << 20) + OVERHEAD + u64::from(spec.vcpus) * VCPU_OVERHEAD,
-        file_size: sizes.max().unwrap_or(0),
+        address_space: memory + OVERHEAD + u64::from(spec.vcpus) * VCPU_OVERHEAD,
+        file_size: sizes.chain([memory]).max().unwrap_or(0),
         open_files: OPEN_FILES,
         ..Jail::default()
     }
