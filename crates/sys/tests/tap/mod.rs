@@ -29,6 +29,7 @@ pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     let output = command.output().expect("needs unshare, of util-linux");
     let told = String::from_utf8_lossy(&output.stdout);
     let failure = String::from_utf8_lossy(&output.stderr);
+    println!("{told}");
     assert!(output.status.success() && told.contains("1 passed"), "{told}{failure}");
 }
 
@@ -51,9 +52,10 @@ impl Tap {
     }
 
     /// Sends a frame, and what is left to be done to it.
-    pub(crate) fn send(&mut self, offload: [u8; 10], frame: &[u8]) {
-        let sent = self.0.write_vectored(&[IoSlice::new(&offload), IoSlice::new(frame)]).unwrap();
+    pub(crate) fn send(&mut self, offload: [u8; 10], frame: &[u8]) -> std::io::Result<()> {
+        let sent = self.0.write_vectored(&[IoSlice::new(&offload), IoSlice::new(frame)])?;
         assert_eq!(sent, offload.len() + frame.len());
+        Ok(())
     }
 
     /// The next frame, if there is one.
