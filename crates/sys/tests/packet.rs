@@ -6,6 +6,7 @@ mod tap;
 use std::io::ErrorKind;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendFlags, netdevice::name_to_index, send};
 use sys::packet::{Batch, Checksum, Offload, PacketSocket};
 use tap::{MTU, PLAIN, Tap, alone};
 
@@ -92,6 +93,17 @@ fn a_vlan_tag_does_not_go_unnoticed() {
         assert!(!socket.receive().unwrap().intact);
         tap.send(PLAIN, &frame(64, 1)).unwrap();
         assert_eq!(next(&mut socket), frame(64, 1));
+    });
+}
+
+#[test]
+fn what_the_host_itself_sends_is_not_received() {
+    alone("what_the_host_itself_sends_is_not_received", || {
+        let (mut tap, mut socket) = pair();
+        let host = sys::packet::open(name_to_index(&socket, "tap0").unwrap()).unwrap();
+        send(&host, &frame(100, 1), SendFlags::empty()).unwrap();
+        assert_eq!(tap.receive().unwrap(), frame(100, 1));
+        assert!(socket.receive().is_none());
     });
 }
 

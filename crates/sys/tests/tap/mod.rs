@@ -29,7 +29,6 @@ pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     let output = command.output().expect("needs unshare, of util-linux");
     let told = String::from_utf8_lossy(&output.stdout);
     let failure = String::from_utf8_lossy(&output.stderr);
-    println!("{told}");
     assert!(output.status.success() && told.contains("1 passed"), "{told}{failure}");
 }
 
