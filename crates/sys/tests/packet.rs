@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, netdevice::name_to_index, send};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use sys::packet::{Batch, Checksum, Offload, PacketSocket};
 use tap::{MTU, PLAIN, Tap, alone};
 
@@ -59,6 +60,20 @@ fn frames_pass_both_ways_whole_and_in_order() {
             // What we sent is not among what came.
             assert!(socket.receive().is_none() && tap.receive().is_none());
         }
+    });
+}
+
+#[test]
+fn who_takes_over_the_socket_needs_no_capability() {
+    alone("who_takes_over_the_socket_needs_no_capability", || {
+        let (mut tap, socket) = Tap::new();
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        set_capabilities(None, sets).unwrap();
+        let mut socket = PacketSocket::new(socket).unwrap();
+        tap.send(PLAIN, &frame(100, 0)).unwrap();
+        assert_eq!(next(&mut socket), frame(100, 0));
+        assert!(socket.send(&frame(100, 1)).unwrap());
     });
 }
 
