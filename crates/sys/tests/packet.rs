@@ -6,6 +6,8 @@ mod tap;
 use std::io::ErrorKind;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendFlags, netdevice::name_to_index, send};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use sys::packet::{Batch, Checksum, Offload, PacketSocket};
 use tap::{MTU, PLAIN, Tap, alone};
 
@@ -47,7 +49,7 @@ fn frames_pass_both_ways_whole_and_in_order() {
         for round in 0..10 {
             for number in 0..40 {
                 let length = [60, 1514, longest][(round + number) % 3];
-                tap.send(PLAIN, &frame(length, number));
+                tap.send(PLAIN, &frame(length, number)).unwrap();
                 assert!(socket.send(&frame(length, number + 1)).unwrap());
             }
             for number in 0..40 {
@@ -58,6 +60,20 @@ fn frames_pass_both_ways_whole_and_in_order() {
             // What we sent is not among what came.
             assert!(socket.receive().is_none() && tap.receive().is_none());
         }
+    });
+}
+
+#[test]
+fn who_takes_over_the_socket_needs_no_capability() {
+    alone("who_takes_over_the_socket_needs_no_capability", || {
+        let (mut tap, socket) = Tap::new();
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        set_capabilities(None, sets).unwrap();
+        let mut socket = PacketSocket::new(socket).unwrap();
+        tap.send(PLAIN, &frame(100, 0)).unwrap();
+        assert_eq!(next(&mut socket), frame(100, 0));
+        assert!(socket.send(&frame(100, 1)).unwrap());
     });
 }
 
@@ -73,7 +89,7 @@ fn what_is_left_to_be_done_is_told() {
         let sum = [1, 0, 0, 0, 0, 0, 34, 0, 16, 0];
         let segments = [1, 1, 54, 0, 0, 4, 34, 0, 16, 0];
         for (header, batch) in [(sum, Batch::No), (segments, Batch::Tcp)] {
-            tap.send(header, &sent);
+            tap.send(header, &sent).unwrap();
             let mut received = socket.receive().unwrap();
             let checksum = Some(Checksum { start: 34, offset: 16 });
             assert_eq!(received.offload, Offload { checksum, batch });
@@ -88,10 +104,21 @@ fn a_vlan_tag_does_not_go_unnoticed() {
         let (mut tap, mut socket) = pair();
         let mut tagged = frame(64, 0);
         tagged[12..16].copy_from_slice(&[0x81, 0, 0, 5]);
-        tap.send(PLAIN, &tagged);
+        tap.send(PLAIN, &tagged).unwrap();
         assert!(!socket.receive().unwrap().intact);
-        tap.send(PLAIN, &frame(64, 1));
+        tap.send(PLAIN, &frame(64, 1)).unwrap();
         assert_eq!(next(&mut socket), frame(64, 1));
+    });
+}
+
+#[test]
+fn what_the_host_itself_sends_is_not_received() {
+    alone("what_the_host_itself_sends_is_not_received", || {
+        let (mut tap, mut socket) = pair();
+        let host = sys::packet::open(name_to_index(&socket, "tap0").unwrap()).unwrap();
+        send(&host, &frame(100, 1), SendFlags::empty()).unwrap();
+        assert_eq!(tap.receive().unwrap(), frame(100, 1));
+        assert!(socket.receive().is_none());
     });
 }
 
@@ -101,7 +128,7 @@ fn a_full_ring_loses_what_comes_and_nothing_else() {
         let (mut tap, mut socket) = pair();
         for round in 0..3 {
             for number in 0..200 {
-                tap.send(PLAIN, &frame(100, round + number));
+                tap.send(PLAIN, &frame(100, round + number)).unwrap();
             }
             let mut got = 0;
             while let Some(mut received) = socket.receive() {
@@ -135,7 +162,7 @@ fn a_device_that_nobody_reads_takes_no_more_and_then_goes_on() {
 fn a_device_that_is_gone_is_an_error() {
     alone("a_device_that_is_gone_is_an_error", || {
         let (mut tap, mut socket) = pair();
-        tap.send(PLAIN, &frame(100, 0));
+        tap.send(PLAIN, &frame(100, 0)).unwrap();
         drop(tap);
         // What came before can still be received.
         assert!(ready(&socket).contains(PollFlags::ERR | PollFlags::IN));
@@ -154,9 +181,9 @@ fn datagrams_to_be_cut_are_told() {
         let mut sent = frame(6000, 0);
         sent[12..14].copy_from_slice(&[8, 0]);
         sent[14..24].copy_from_slice(&[0x45, 0, 0x17, 0x62, 0, 0, 0, 0, 64, 17]);
-        tap.send([1, 5, 42, 0, 0, 4, 34, 0, 6, 0], &sent);
+        tap.send([1, 5, 42, 0, 0, 4, 34, 0, 6, 0], &sent).unwrap();
         assert_eq!(socket.receive().unwrap().offload.batch, Batch::Other);
-        tap.send(PLAIN, &frame(64, 1));
+        tap.send(PLAIN, &frame(64, 1)).unwrap();
         assert_eq!(next(&mut socket), frame(64, 1));
     });
 }

@@ -1,10 +1,15 @@
 //! The stack against a guest in the same process: an honest one with a TCP/IP of its own, and one that
 //! sends whatever frames it likes.
 
+mod cable;
 pub(super) mod frames;
 mod guest;
 mod hostile;
 mod limits;
+mod packet;
+/// The one of the tests of `sys`.
+#[path = "../../../sys/tests/tap/mod.rs"]
+mod tap;
 mod tcp;
 mod udp;
 
@@ -15,6 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 use super::{DEFAULT_MTU, Dropped, Incoming, Link, Settings, Stack, Syn, start};
+use cable::Cable;
 use guest::Guest;
 
 /// How long anything may take before the test gives up: a hang is a failure, slowness is not.
@@ -29,9 +35,14 @@ struct Host {
 
 fn bed(mtu: u16) -> (Guest, Host) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let (stack, incoming) = start(Link::Stream(ours), Settings { mtu }).unwrap();
+    bed_on(Link::Stream(ours), Cable::stream(theirs), mtu)
+}
+
+/// The two ends of whatever link that is.
+fn bed_on(link: Link, cable: Cable, mtu: u16) -> (Guest, Host) {
+    let (stack, incoming) = start(link, Settings { mtu }).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    (Guest::new(theirs, mtu), Host { runtime, stack, incoming: Some(incoming) })
+    (Guest::new(cable, mtu), Host { runtime, stack, incoming: Some(incoming) })
 }
 
 impl Host {

@@ -51,9 +51,10 @@ impl Tap {
     }
 
     /// Sends a frame, and what is left to be done to it.
-    pub(crate) fn send(&mut self, offload: [u8; 10], frame: &[u8]) {
-        let sent = self.0.write_vectored(&[IoSlice::new(&offload), IoSlice::new(frame)]).unwrap();
+    pub(crate) fn send(&mut self, offload: [u8; 10], frame: &[u8]) -> std::io::Result<()> {
+        let sent = self.0.write_vectored(&[IoSlice::new(&offload), IoSlice::new(frame)])?;
         assert_eq!(sent, offload.len() + frame.len());
+        Ok(())
     }
 
     /// The next frame, if there is one.

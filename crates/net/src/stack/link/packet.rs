@@ -13,11 +13,11 @@ use crate::stack::checksum;
 use crate::stack::filter::Dropped;
 use crate::stack::outbox::Outbox;
 
-/// Frames that are taken in before what follows from them is done: a fraction of the ring, whose slots are
-/// free again sooner if the guest hears of it.
+/// Frames that are taken in before what follows from them is done: a part of the ring, so that the guest
+/// hears of them, and goes on, while the rest is looked at.
 const TURN: usize = 16;
-/// How long to wait when the device takes nothing, since nothing tells when it does: as long as it is full
-/// of what the guest has not read, so that the guest does not notice.
+/// How long to wait when the device takes nothing, since nothing says when it does again. It is then full of
+/// frames that the guest has yet to read, more than it reads in this time.
 const PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) struct Packet {

@@ -12,8 +12,9 @@ use smoltcp::time::Instant as Moment;
 use smoltcp::wire::{ETHERNET_HEADER_LEN, EthernetAddress, IpCidr, Ipv4Cidr, Ipv6Cidr};
 
 use super::HANG;
+use super::cable::Cable;
+use super::tap::Tap;
 use crate::addresses::{GATEWAY_V4, GATEWAY_V6, GUEST_MAC, GUEST_V4, GUEST_V6, PREFIX_V4, PREFIX_V6};
-use crate::stack::inbox::Inbox;
 use crate::stack::outbox::Outbox;
 
 pub(super) struct Guest {
@@ -25,16 +26,14 @@ pub(super) struct Guest {
 }
 
 struct Card {
-    link: UnixStream,
-    inbox: Inbox,
+    cable: Cable,
     outbox: Outbox,
     mtu: u16,
 }
 
 impl Guest {
-    pub(super) fn new(link: UnixStream, mtu: u16) -> Self {
-        link.set_nonblocking(true).unwrap();
-        let mut card = Card { link, inbox: Inbox::new(), outbox: Outbox::new(), mtu };
+    pub(super) fn new(cable: Cable, mtu: u16) -> Self {
+        let mut card = Card { cable, outbox: Outbox::new(), mtu };
         let mut interface =
             Interface::new(Config::new(EthernetAddress(GUEST_MAC).into()), &mut card, Moment::ZERO);
         interface.update_ip_addrs(|addresses| {
@@ -76,9 +75,9 @@ impl Guest {
     /// Moves what there is to move. Whether anything came in.
     pub(super) fn poll(&mut self) -> bool {
         let now = Moment::from_micros(i64::try_from(self.started.elapsed().as_micros()).unwrap());
-        let any = self.card.inbox.fill(&self.card.link).unwrap();
+        let any = self.card.cable.fill();
         self.interface.poll(now, &mut self.card, &mut self.sockets);
-        self.card.outbox.flush(&self.card.link).unwrap();
+        self.card.cable.flush(&mut self.card.outbox);
         any
     }
 
@@ -88,7 +87,7 @@ impl Guest {
         while !happened(self) {
             assert!(since.elapsed() < HANG, "it does not happen");
             if !self.poll() {
-                let mut ready = [PollFd::new(&self.card.link, PollFlags::IN)];
+                let mut ready = [PollFd::new(&self.card.cable, PollFlags::IN)];
                 let _ = poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 }));
             }
         }
@@ -147,11 +146,11 @@ impl Guest {
             if room {
                 guest.card.outbox.frame(frame.len(), |buffer| buffer.copy_from_slice(frame));
             }
-            guest.card.outbox.flush(&guest.card.link).unwrap();
+            guest.card.cable.flush(&mut guest.card.outbox);
             room
         });
         self.until(|guest| {
-            guest.card.outbox.flush(&guest.card.link).unwrap();
+            guest.card.cable.flush(&mut guest.card.outbox);
             guest.card.outbox.is_empty()
         });
     }
@@ -160,12 +159,12 @@ impl Guest {
     pub(super) fn next_frame(&mut self) -> Vec<u8> {
         let since = Instant::now();
         loop {
-            if let Some(frame) = self.card.inbox.next().unwrap() {
-                return frame.to_vec();
+            if let Some(frame) = self.card.cable.next() {
+                return frame;
             }
             assert!(since.elapsed() < HANG, "no frame comes");
-            if !self.card.inbox.fill(&self.card.link).unwrap() {
-                let mut ready = [PollFd::new(&self.card.link, PollFlags::IN)];
+            if !self.card.cable.fill() {
+                let mut ready = [PollFd::new(&self.card.cable, PollFlags::IN)];
                 let _ = poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 }));
             }
         }
@@ -175,8 +174,8 @@ impl Guest {
     pub(super) fn drain(&mut self) {
         let mut quiet = 0;
         while quiet < 3 {
-            while self.card.inbox.next().unwrap().is_some() {}
-            if self.card.inbox.fill(&self.card.link).unwrap() {
+            while self.card.cable.next().is_some() {}
+            if self.card.cable.fill() {
                 quiet = 0;
             } else {
                 quiet += 1;
@@ -187,16 +186,23 @@ impl Guest {
 
     /// Bytes on the link, as they are.
     pub(super) fn link(&self) -> &UnixStream {
-        &self.card.link
+        let Cable::Stream(socket, _) = &self.card.cable else { panic!("frames only") };
+        socket
+    }
+
+    /// The device, for frames of which something is left to be done.
+    pub(super) fn tap(&mut self) -> &mut Tap {
+        let Cable::Tap(tap, _) = &mut self.card.cable else { panic!("bytes only") };
+        tap
     }
 }
 
 impl Device for Card {
-    type RxToken<'t> = In<'t>;
+    type RxToken<'t> = In;
     type TxToken<'t> = Out<'t>;
 
-    fn receive(&mut self, _: Moment) -> Option<(In<'_>, Out<'_>)> {
-        let frame = self.inbox.next().unwrap()?;
+    fn receive(&mut self, _: Moment) -> Option<(In, Out<'_>)> {
+        let frame = self.cable.next()?;
         Some((In(frame), Out(&mut self.outbox)))
     }
 
@@ -212,11 +218,11 @@ impl Device for Card {
     }
 }
 
-struct In<'a>(&'a [u8]);
+struct In(Vec<u8>);
 
-impl RxToken for In<'_> {
+impl RxToken for In {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(self.0)
+        f(&self.0)
     }
 }
 

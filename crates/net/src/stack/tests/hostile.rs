@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use smoltcp::wire::{EthernetFrame, EthernetProtocol, Ipv4Packet, TcpControl, TcpPacket};
+use smoltcp::wire::{EthernetFrame, EthernetProtocol, Ipv4Packet, Ipv6Packet, TcpControl, TcpPacket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::frames::{self, Segment, guest as end};
@@ -22,7 +22,7 @@ fn to(text: &str) -> SocketAddr {
 }
 
 /// Says hello to every connection, and ends with it.
-async fn hello(syn: Syn) {
+pub(super) async fn hello(syn: Syn) {
     let mut stream = syn.accept();
     let _ = stream.write_all(b"hello").await;
     let mut buffer = [0; 4096];
@@ -30,7 +30,7 @@ async fn hello(syn: Syn) {
     let _ = stream.shutdown().await;
 }
 
-fn works(guest: &mut Guest) {
+pub(super) fn works(guest: &mut Guest) {
     for to in ["198.51.100.1:80", "[2001:db8::1]:80"] {
         let handle = guest.connected(to);
         assert_eq!(guest.receive(handle, 5), b"hello");
@@ -41,15 +41,15 @@ fn works(guest: &mut Guest) {
 }
 
 /// A pseudo-random number; the same ones each time, so that a failure can be repeated.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 24
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 }
@@ -193,8 +193,11 @@ fn a_guest_that_never_reads_takes_no_more_than_its_share() {
 
 fn segment(frame: &[u8]) -> TcpPacket<&[u8]> {
     let frame = EthernetFrame::new_checked(frame).unwrap();
-    let packet = Ipv4Packet::new_checked(frame.payload()).unwrap();
-    TcpPacket::new_checked(packet.payload()).unwrap()
+    let segment = match frame.ethertype() {
+        EthernetProtocol::Ipv6 => Ipv6Packet::new_checked(frame.payload()).unwrap().payload(),
+        _ => Ipv4Packet::new_checked(frame.payload()).unwrap().payload(),
+    };
+    TcpPacket::new_checked(segment).unwrap()
 }
 
 /// Opens a connection by hand; where each side counts from.
@@ -203,7 +206,7 @@ pub(super) fn open(guest: &mut Guest, from: SocketAddr, to: SocketAddr) -> (i32,
     guest.frame(&syn.frame());
     // Others may still get something, and this guest's own TCP/IP its answer to ARP.
     let mut answer = guest.next_frame();
-    while answer[12..14] != [8, 0] || segment(&answer).dst_port() != from.port() {
+    while answer[12..14] == [8, 6] || segment(&answer).dst_port() != from.port() {
         answer = guest.next_frame();
     }
     let answer = segment(&answer);
