@@ -198,7 +198,7 @@ impl Plan {
         self.limit().ok_or(Step::Limits)?;
         drop_bounding_set();
         identity.assume(&self.groups).ok_or(Step::Identity)?;
-        if let Some((tap, _)) = &self.tap {
+        if let Some((tap, _)) = self.tap {
             // With the capabilities that we have in the new namespaces, before they go.
             tap::make(tap, self.tap_number()).ok_or(Step::Tap)?;
         }

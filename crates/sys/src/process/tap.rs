@@ -4,17 +4,22 @@
 //! All of it is made in the child, because only there the capabilities for it can be had without root.
 //! The host's kernel knows of nobody behind the device: it has no address, asks for none and
 //! answers nothing, so that what goes over it is between the VMM and us. The namespace, and
-//! with it the device, goes with the child.
+//! with it the device, goes with the last of the child and that socket.
 //!
-//! ABI: `linux/if_tun.h`, `linux/rtnetlink.h`, `linux/if_packet.h`; `netdevice(7)`, `packet(7)`.
+//! ABI: `linux/if_tun.h`, `linux/rtnetlink.h`; `rtnetlink(7)`.
 
 use std::ffi::{CStr, c_int};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg,
+    socket_with,
+};
 
 use super::child::{check, write_file};
+use crate::{packet, tap};
 
 /// An interface to be made: its only name, [`Tap::NAME`], and what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,34 +36,16 @@ impl Tap {
 /// The same for the kernel.
 const NAME: &[u8; 16] = b"tap0\0\0\0\0\0\0\0\0\0\0\0\0";
 
-/// Frames that wait for the VMM to take them. What comes on top would be lost; how many bytes may be on
-/// their way is bounded by the buffers of the connections that they belong to.
-const QUEUE: u32 = 4096;
+/// Frames that wait for the VMM to take them: what a guest that reads nothing can make the host's kernel keep,
+/// 8 MiB. When they are that many, our side is told so and waits.
+const QUEUE: u32 = 128;
 
-const TUNSETIFF: libc::c_ulong = 0x4004_54CA;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54CB;
 const TUNSETOWNER: libc::c_ulong = 0x4004_54CC;
 
-/// Not `IFF_ONE_QUEUE` or others: whoever opens it later has to ask for the same.
-const KIND: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-
-/// `struct ifreq`, of whose union only numbers are used here.
-#[repr(C)]
-struct Request {
-    name: [u8; 16],
-    number: c_int,
-    rest: [u8; 20],
-}
-
-impl Request {
-    fn new(number: c_int) -> Self {
-        Self { name: *NAME, number, rest: [0; 20] }
-    }
-}
-
 /// In the child, in its new namespaces and with all capabilities there. Only makes system calls. Sends
 /// the packet socket over `to`.
-pub(super) fn make(tap: &Tap, to: RawFd) -> Option<()> {
+pub(super) fn make(tap: Tap, to: RawFd) -> Option<()> {
     // Before there is a device, so that it never says a word. Without IPv6 there is nothing to turn off.
     for setting in
         [c"/proc/sys/net/ipv6/conf/all/disable_ipv6", c"/proc/sys/net/ipv6/conf/default/disable_ipv6"]
@@ -67,37 +54,37 @@ pub(super) fn make(tap: &Tap, to: RawFd) -> Option<()> {
             write_file(setting, c"1")?;
         }
     }
-    // SAFETY: the path is a C string.
-    let device = unsafe { libc::open(c"/dev/net/tun".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
-    check(device)?;
-    change(device, TUNSETIFF, &mut Request::new(KIND))?;
+    let device = noted(tap::open(c"tap0"))?;
     // So that it can be opened again without capabilities, which the VMM has not.
     // SAFETY: a call without pointers.
     let owner = unsafe { libc::geteuid() };
     for (request, argument) in [(TUNSETOWNER, libc::c_ulong::from(owner)), (TUNSETPERSIST, 1)] {
         // SAFETY: these requests take a number.
-        check(unsafe { libc::ioctl(device, request, argument) })?;
+        check(unsafe { libc::ioctl(device.as_raw_fd(), request, argument) })?;
     }
-    // SAFETY: the descriptor is ours.
-    unsafe { libc::close(device) };
+    let routes = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None);
+    let routes = noted(routes)?;
+    configure(&routes, tap)?;
+    let index = noted(name_to_index(&routes, Tap::NAME))?;
+    let packets = noted(packet::open(index))?;
+    send(packets.as_raw_fd(), to)
+}
+
+/// Leaves the error where the child's report takes it from.
+fn noted<T, E: Into<io::Error>>(result: Result<T, E>) -> Option<T> {
+    result.map_err(|error| note(error.into().raw_os_error().unwrap_or_default())).ok()
+}
+
+fn note(error: c_int) {
     // SAFETY: a call without pointers.
-    let packets = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    check(packets)?;
-    configure(tap)?;
-    let mut index = Request::new(0);
-    change(packets, libc::SIOCGIFINDEX, &mut index)?;
-    bind(packets, index.number)?;
-    send(packets, to)
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: where this thread's `errno` is.
+    unsafe { *errno = error };
 }
 
 fn exists(path: &CStr) -> bool {
     // SAFETY: the path is a C string.
     unsafe { libc::access(path.as_ptr(), libc::F_OK) == 0 }
-}
-
-fn change(descriptor: RawFd, request: libc::c_ulong, argument: &mut Request) -> Option<()> {
-    // SAFETY: these requests take, and some fill, a whole `ifreq` with a NUL-terminated name.
-    check(unsafe { libc::ioctl(descriptor, request, &raw mut *argument) })
 }
 
 /// A request of rtnetlink. Of `netdevice(7)`'s, the one for the queue's length is for real root only.
@@ -146,7 +133,7 @@ struct Outcome {
 }
 
 /// Gives the interface all that it has, and brings it up.
-fn configure(tap: &Tap) -> Option<()> {
+fn configure(routes: &OwnedFd, tap: Tap) -> Option<()> {
     const REQUEST: c_int = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
     const FLAGS: u32 = (libc::IFF_UP | libc::IFF_NOARP) as u32;
     let request = LinkRequest {
@@ -161,42 +148,17 @@ fn configure(tap: &Tap) -> Option<()> {
         mtu: Attribute::new(libc::IFLA_MTU, u32::from(tap.mtu)),
         queue: Attribute::new(libc::IFLA_TXQLEN, QUEUE),
     };
-    // SAFETY: a call without pointers.
-    let kernel = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    check(kernel)?;
     // SAFETY: the request is plain numbers without padding, valid for its length.
-    let sent = unsafe { libc::send(kernel, (&raw const request).cast(), size_of::<LinkRequest>(), 0) };
+    let sent =
+        unsafe { libc::send(routes.as_raw_fd(), (&raw const request).cast(), size_of::<LinkRequest>(), 0) };
     (usize::try_from(sent) == Ok(size_of::<LinkRequest>())).then_some(())?;
     let mut outcome = Outcome::default();
+    let (place, room) = ((&raw mut outcome).cast(), size_of::<Outcome>());
     // SAFETY: room for so many bytes, of which any are a value. The rest of a longer answer is lost.
-    let received = unsafe { libc::recv(kernel, (&raw mut outcome).cast(), size_of::<Outcome>(), 0) };
-    // SAFETY: the descriptor is ours.
-    unsafe { libc::close(kernel) };
-    (usize::try_from(received) == Ok(size_of::<Outcome>())).then_some(())?;
-    if outcome.error != 0 {
-        // SAFETY: a call without pointers.
-        let errno = unsafe { libc::__errno_location() };
-        // SAFETY: where this thread's `errno` is.
-        unsafe { *errno = -outcome.error };
-        return None;
-    }
-    Some(())
-}
-
-/// Every frame of the interface, and no other's.
-fn bind(packets: RawFd, index: c_int) -> Option<()> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
-        sll_ifindex: index,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: a whole address of that length.
-    check(unsafe { libc::bind(packets, (&raw const address).cast(), length) })
+    let received = unsafe { libc::recv(routes.as_raw_fd(), place, room, 0) };
+    (usize::try_from(received) == Ok(room)).then_some(())?;
+    note(-outcome.error);
+    (outcome.error == 0).then_some(())
 }
 
 /// `struct cmsghdr` with one descriptor, padded as `CMSG_SPACE` demands.
