@@ -10,6 +10,7 @@ mod flows;
 mod forward;
 mod https;
 mod import;
+mod kvm;
 mod measure;
 mod peer;
 mod raw;
@@ -49,6 +50,8 @@ pub(crate) enum Part {
     Flows,
     /// Sandboxes that do nothing.
     Idle,
+    /// Both VMMs where KVM works.
+    Kvm,
 }
 
 /// Measures and prints it; everything unless it is told what, and then also writes
@@ -72,6 +75,7 @@ pub(crate) fn run(only: &[Part]) -> Result<()> {
             Part::Https => https::measure(&Site::start(), &mut report)?,
             Part::Flows => flows::measure(&Site::start(), &mut report)?,
             Part::Idle => crowd::measure(&matchlock, &mut report)?,
+            Part::Kvm => kvm::measure(&mut report)?,
         }
     }
     matchlock.assert_nothing_left();

@@ -198,4 +198,8 @@ What is compared, and what the floors are:
   answer in each of them.
 * Idle memory is the proportional share (`Pss` of `/proc/PID/smaps_rollup`); `MemAvailable` also has
   what the kernel needs for it. A VMM's memory is what the guest has touched, and the translated code.
+* *On KVM* is in the lab (`scripts/lab`), whose CPU is emulated: only ratios mean something there. Bare Firecracker
+  has memory and kernel of ours, its serial console, and the initramfs that reboots at once. The server is
+  Python's beside the sandboxes on the lab's one CPU, bodies go through the proxy of a sealed network (down) or a
+  plain connection (up), and the time of an `exec` of nothing is taken off.
 ";
