@@ -122,7 +122,7 @@ fn arguments(folder: RawFd, configuration: RawFd) -> Vec<String> {
         ("--config-file", path_of(configuration)),
         // Not between what the guest's console says.
         ("--log-path", path_of(STDERR)),
-        ("--level", "Warn".to_owned()),
+        ("--level", "Error".to_owned()),
     ];
     options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
 }

@@ -1,5 +1,8 @@
-//! Real machines under a real QEMU, with guests of a few machine instructions.
+//! Real machines under a real QEMU, with guests of a few machine instructions; in [`firecracker`], under
+//! that.
 #![expect(clippy::unwrap_used, reason = "in a test, a failure is the result")]
+
+mod firecracker;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
