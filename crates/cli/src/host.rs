@@ -1,12 +1,13 @@
 //! What the tool takes from its environment: directories, the kernel override, the log.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use image::store::Store;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
+use vmm::firecracker::Options;
 
 use crate::failure::Failure;
 
@@ -28,6 +29,16 @@ pub(crate) fn store() -> Result<Store, Failure> {
 /// The kernel that the environment names: `MATCHLOCK_KERNEL`, or the older `SANDBOX_KERNEL`.
 pub(crate) fn kernel() -> Option<PathBuf> {
     set("MATCHLOCK_KERNEL").or_else(|| set("SANDBOX_KERNEL")).map(PathBuf::from)
+}
+
+/// How Firecracker is to be used: `MATCHLOCK_HUGE_PAGES`, 0 or 1, and `MATCHLOCK_CPU_TEMPLATE`, a file.
+pub(crate) fn firecracker() -> Result<Options, Failure> {
+    let huge_pages = match set("MATCHLOCK_HUGE_PAGES").as_deref().map(OsStr::as_encoded_bytes) {
+        None | Some(b"0") => false,
+        Some(b"1") => true,
+        Some(_) => return Err(Failure::usage("MATCHLOCK_HUGE_PAGES must be 0 or 1")),
+    };
+    Ok(Options { huge_pages, cpu_template: set("MATCHLOCK_CPU_TEMPLATE").map(PathBuf::from) })
 }
 
 /// Where programs are looked for: `PATH`.

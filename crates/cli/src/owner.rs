@@ -45,7 +45,7 @@ pub(crate) struct Machinery {
 impl Machinery {
     /// Finds it; the earlier, the better: see [`vmm::qemu::Qemu::find`].
     pub(crate) fn find(spec: &SandboxSpec, secrets: Values) -> Result<Self, Failure> {
-        let vmm = Driver::choose(spec.backend, &host::path())?;
+        let vmm = Driver::choose(spec.backend, &host::path(), host::firecracker()?)?;
         let kernel = Kernels::new(host::cache()?).choose(spec.kernel.as_deref())?;
         Ok(Self { vmm, kernel, policy: sandbox::network::policy(spec, secrets)? })
     }

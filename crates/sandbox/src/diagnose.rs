@@ -17,7 +17,7 @@ use proto::boot::Hello;
 use serde::Serialize;
 use sys::jail::{Layer, Standing, Wall};
 use sys::kvm::KvmUnusable;
-use vmm::firecracker::Firecracker;
+use vmm::firecracker::{Firecracker, Options};
 use vmm::kernel::Kernels;
 use vmm::qemu::{Accelerator, Qemu};
 use vmm::{Driver, Machine, MachineSpec, Pace};
@@ -85,7 +85,9 @@ pub async fn diagnose(host: &Host<'_>) -> Vec<Finding> {
     let kernel = Kernels::new(host.cache).choose(host.kernel.as_deref());
     let kernel = found("kernel", kernel, |path| path.display().to_string());
     findings.extend([qemu.0, firecracker, kernel.0]);
-    if let (Ok(driver), Ok(kernel)) = (Driver::choose(Backend::Auto, host.path), &kernel.1) {
+    if let (Ok(driver), Ok(kernel)) =
+        (Driver::choose(Backend::Auto, host.path, Options::default()), &kernel.1)
+    {
         findings.extend(try_boot(&driver, kernel).await);
     }
     findings.push(found("state directory", Home::open(host.home), |_| host.home.display().to_string()).0);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use api::spec::Backend;
 
 use crate::error::VmmError;
-use crate::firecracker::Firecracker;
+use crate::firecracker::{Firecracker, Options};
 use crate::machine::{Machine, MachineSpec};
 use crate::qemu::Qemu;
 
@@ -21,16 +21,16 @@ pub enum Driver {
 
 impl Driver {
     /// The VMM that was asked for, in the directories of `path` (as in `$PATH`). Where the choice is
-    /// ours, it is Firecracker if it can be used with all walls, and else QEMU.
+    /// ours, it is Firecracker, with these options, if it can be used with all walls, and else QEMU.
     ///
     /// # Errors
     /// [`VmmError::NotInstalled`]; and [`VmmError::Kvm`], if Firecracker is asked for and there is none.
-    pub fn choose(backend: Backend, path: &OsStr) -> Result<Self, VmmError> {
+    pub fn choose(backend: Backend, path: &OsStr, options: Options) -> Result<Self, VmmError> {
         match backend {
             Backend::Qemu => Qemu::find(path).map(Self::Qemu),
-            Backend::Firecracker => Firecracker::find(path).map(Self::Firecracker),
+            Backend::Firecracker => Ok(Self::Firecracker(Firecracker::find(path)?.with(options))),
             Backend::Auto => match Firecracker::preferred(path) {
-                Ok(firecracker) => Ok(Self::Firecracker(firecracker)),
+                Ok(firecracker) => Ok(Self::Firecracker(firecracker.with(options))),
                 Err(why) => {
                     tracing::debug!(%why, "QEMU is chosen");
                     Qemu::find(path).map(Self::Qemu)

@@ -91,6 +91,14 @@ pub enum VmmError {
     /// A serial that is not 1 to 20 letters, digits, `-` or `_`, or is used twice.
     #[error("{0:?} cannot be the serial of a disk")]
     Serial(String),
+    /// The file that says what guests see of the CPU.
+    #[error("cannot read the CPU template {path}", path = .path.display())]
+    CpuTemplate {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A file or socket that the machine needs.
     #[error("cannot prepare {what}")]
     Prepare {
@@ -121,7 +129,7 @@ impl Explain for VmmError {
             Self::Kernel { source, .. } => source.kind(),
             Self::TooLittleMemory { .. } | Self::Vcpus(_) | Self::Serial(_) => Kind::InvalidInput,
             Self::TooManyDisks { .. } => Kind::LimitExceeded,
-            Self::Prepare { source, .. } => api::error::io_kind(source),
+            Self::CpuTemplate { source, .. } | Self::Prepare { source, .. } => api::error::io_kind(source),
             Self::Spawn { .. } | Self::Silent { .. } | Self::Api { .. } => Kind::Vm,
         }
     }

@@ -273,11 +273,32 @@ impl Explain for Exit {
 
 /// The last lines of the VMM, or else of the guest, for a one-line message.
 fn last_words(console: &str, stderr: &str) -> String {
-    let last =
-        |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
-    match (last(stderr), last(console)) {
+    let lines = |text: &str| {
+        let lines = text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    // The very last one may only say that this is the end.
+    let complaints = lines(stderr);
+    let reason = complaints.iter().find(|line| !crate::firecracker::is_epilogue(line)).or(complaints.first());
+    match (reason, lines(console).first()) {
         (Some(line), _) => format!("; its last words: {line}"),
         (None, Some(line)) => format!("; last line of the console: {line}"),
         (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_those_that_say_why() {
+        let stderr = "Error: RunWithApi(BuildFromJson(NoMemory))\n\
+                      2026-11-27T21:43:23 [matchlock:main] Firecracker exiting with error. exit_code=1\n";
+        assert_eq!(last_words("x\n", stderr), "; its last words: Error: RunWithApi(BuildFromJson(NoMemory))");
+        let end = "[matchlock:fc_api] Shutting down VM after intercepting a bad syscall (16).";
+        assert_eq!(last_words("", end), format!("; its last words: {end}"));
+        assert_eq!(last_words("one\ntwo\n\n", "\n"), "; last line of the console: two");
+        assert_eq!(last_words("", ""), "");
     }
 }

@@ -34,6 +34,7 @@ pub(super) struct Numbers {
     pub(super) initramfs: RawFd,
     /// The folder of its sockets.
     pub(super) folder: RawFd,
+    pub(super) cpu_template: Option<RawFd>,
     /// One for each disk.
     pub(super) disks: Vec<RawFd>,
 }
@@ -44,6 +45,8 @@ struct Configuration {
     boot_source: BootSource,
     drives: Vec<Drive>,
     machine_config: MachineConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_config: Option<String>,
     network_interfaces: Vec<Interface>,
     vsock: Vsock,
     entropy: Entropy,
@@ -69,6 +72,9 @@ struct Drive {
 struct MachineConfig {
     vcpu_count: u32,
     mem_size_mib: u32,
+    /// Before 1.9 there was no such choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    huge_pages: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -106,7 +112,7 @@ pub(super) fn path_of(number: RawFd) -> String {
 }
 
 /// The configuration of `spec`, JSON.
-pub(super) fn of(spec: &MachineSpec, numbers: &Numbers) -> Vec<u8> {
+pub(super) fn of(spec: &MachineSpec, huge_pages: bool, numbers: &Numbers) -> Vec<u8> {
     let disks = spec.disks.iter().zip(&numbers.disks).enumerate();
     let bandwidth = TokenBucket { size: ENTROPY_BYTES, refill_time: ENTROPY_PERIOD_MS };
     let configuration = Configuration {
@@ -116,7 +122,12 @@ pub(super) fn of(spec: &MachineSpec, numbers: &Numbers) -> Vec<u8> {
             boot_args: KERNEL_COMMAND_LINE,
         },
         drives: disks.map(|(index, (disk, number))| drive(index, disk.access, *number)).collect(),
-        machine_config: MachineConfig { vcpu_count: spec.vcpus, mem_size_mib: spec.memory_mb },
+        machine_config: MachineConfig {
+            vcpu_count: spec.vcpus,
+            mem_size_mib: spec.memory_mb,
+            huge_pages: huge_pages.then_some("2M"),
+        },
+        cpu_config: numbers.cpu_template.map(path_of),
         network_interfaces: spec.nic.iter().map(|nic| interface(nic.mac)).collect(),
         vsock: Vsock { guest_cid: GUEST_CID, uds_path: sockets::path(numbers.folder, sockets::VSOCK) },
         entropy: Entropy { rate_limiter: RateLimiter { bandwidth } },

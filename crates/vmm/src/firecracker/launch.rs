@@ -1,18 +1,21 @@
 //! From a specification to a running Firecracker: its files, its jail, its sockets.
 
+use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{CHANNEL_PORT, Port};
+use serde::de::IgnoredAny;
 use sys::jail::{Jail, Standing, Wall};
 use sys::process::Tap;
 use tokio::time::timeout;
 
 use super::configuration::{self, Numbers, path_of};
 use super::sockets::{self, Folder};
-use super::{Api, LEAST_TEXT, NAME, is_known};
+use super::{Api, LEAST_TEXT, NAME, Options, is_known};
 use crate::channel::Channel;
 use crate::error::VmmError;
 use crate::launch::{Child, Descriptors, Started, check, kernel_file, prepare, sealed_memory};
@@ -44,7 +47,7 @@ pub(super) struct Launch {
 
 impl Launch {
     /// Prepares and starts it. Blocks for the time of a few system calls.
-    pub(super) fn new(program: &Path, mut spec: MachineSpec) -> Result<Self, VmmError> {
+    pub(super) fn new(program: &Path, options: &Options, mut spec: MachineSpec) -> Result<Self, VmmError> {
         check(&spec, SLOTS)?;
         let folder = Folder::new(&spec.directory).map_err(prepare("the folder of Firecracker's sockets"))?;
         let jail = jail(program, &spec, &folder);
@@ -54,13 +57,19 @@ impl Launch {
             initramfs: descriptors.add(sealed_memory("initramfs", &mut &spec.initramfs[..])?),
             folder: descriptors
                 .add(folder.descriptor().map_err(prepare("the folder of Firecracker's sockets"))?),
+            cpu_template: None,
             disks: Vec::new(),
         };
+        if let Some(path) = &options.cpu_template {
+            let template =
+                template(path).map_err(|source| VmmError::CpuTemplate { path: path.clone(), source })?;
+            numbers.cpu_template = Some(descriptors.add(sealed_memory("CPU template", &mut &template[..])?));
+        }
         for disk in &spec.disks {
             let file = disk.file.try_clone().map_err(prepare("a disk"))?;
             numbers.disks.push(descriptors.add(file));
         }
-        let configuration = configuration::of(&spec, &numbers);
+        let configuration = configuration::of(&spec, options.huge_pages, &numbers);
         let configuration = descriptors.add(sealed_memory("configuration", &mut &configuration[..])?);
         let tap = spec.nic.map(|nic| Tap { mtu: nic.mtu });
         let args = arguments(numbers.folder, configuration);
@@ -97,6 +106,13 @@ impl Launch {
         };
         Ok(followed.into_machine(channel, link, Control::Api(api)))
     }
+}
+
+/// A CPU template, which is JSON. Firecracker's own words for one that is not would be hard to understand.
+fn template(path: &Path) -> io::Result<Vec<u8>> {
+    let content = fs::read(path)?;
+    serde_json::from_slice::<IgnoredAny>(&content)?;
+    Ok(content)
 }
 
 async fn known_api(folder: &Folder) -> Result<Api, VmmError> {

@@ -43,6 +43,16 @@ pub(crate) const INSTALL: &str =
 #[derive(Debug, Clone)]
 pub struct Firecracker {
     program: PathBuf,
+    options: Options,
+}
+
+/// What not every host has, or not every user wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Guests' memory in pages of 2 MiB, which the host must have set aside (`vm.nr_hugepages`).
+    pub huge_pages: bool,
+    /// A file that says what guests see of the CPU, in Firecracker's format (`docs/cpu_templates` there).
+    pub cpu_template: Option<PathBuf>,
 }
 
 /// Why Firecracker is not what `--backend auto` takes.
@@ -71,7 +81,7 @@ impl Firecracker {
         let missing = VmmError::NotInstalled { program: PROGRAM, install: INSTALL };
         let program = crate::driver::find(PROGRAM, path).ok_or(missing)?;
         kvm::probe().map_err(|source| VmmError::Kvm { vmm: NAME, source })?;
-        Ok(Self { program })
+        Ok(Self { program, options: Options::default() })
     }
 
     /// The same, if it is the best choice here.
@@ -85,7 +95,13 @@ impl Firecracker {
             return Err(Unsuited::Root);
         }
         sys::process::try_namespaces().map_err(Unsuited::Namespaces)?;
-        Ok(Self { program })
+        Ok(Self { program, options: Options::default() })
+    }
+
+    /// The same with these options.
+    #[must_use]
+    pub fn with(self, options: Options) -> Self {
+        Self { options, ..self }
     }
 
     /// The program, symbolic links resolved.
@@ -100,8 +116,8 @@ impl Firecracker {
     /// # Errors
     /// See [`VmmError`]; nothing is left behind.
     pub async fn boot(&self, spec: MachineSpec) -> Result<Machine, VmmError> {
-        let program = self.program.clone();
-        let launch = tokio::task::spawn_blocking(move || Launch::new(&program, spec));
+        let Self { program, options } = self.clone();
+        let launch = tokio::task::spawn_blocking(move || Launch::new(&program, &options, spec));
         launch.await.expect("launching does not panic")?.into_machine().await
     }
 }
@@ -125,6 +141,11 @@ pub(crate) fn hint(complaint: &str) -> Option<String> {
         return Some(format!("this Firecracker does not know what it is asked for; {INSTALL}"));
     }
     has(&["kvm", "KVM", "/dev/net/tun"]).then(|| "look at `matchlock diagnose`".to_owned())
+}
+
+/// Whether a line of Firecracker's log only says that it ends.
+pub(crate) fn is_epilogue(line: &str) -> bool {
+    ["Firecracker exiting", "Shutting down VM after"].iter().any(|words| line.contains(words))
 }
 
 #[cfg(test)]
