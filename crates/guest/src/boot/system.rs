@@ -72,6 +72,10 @@ pub(super) fn set(config: &BootConfig) -> Result<(), BootError> {
     Ok(())
 }
 
-/// As container engines set them: `ping` and low ports need no capabilities.
-const SETTINGS: &[(&str, &str)] =
-    &[("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")];
+const SETTINGS: &[(&str, &str)] = &[
+    // As container engines set them: `ping` and low ports need no capabilities.
+    ("net/ipv4/ping_group_range", "0 2147483647"),
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    // Errors go to the console, whatever the kernel was told for its boot.
+    ("kernel/printk", "4"),
+];
