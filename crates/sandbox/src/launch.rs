@@ -134,7 +134,7 @@ impl Explain for LaunchError {
             Self::Command(error) => error.hint(),
             Self::Agent(error) => error.hint(),
             Self::Network(error) => error.hint(),
-            Self::Exited(_) => Some("give the VM more --memory if the console above speaks of it".into()),
+            Self::Exited(exit) => exit.hint(),
             Self::Record { .. } | Self::Layer(_) | Self::Log(_) | Self::Entropy(_) => None,
         }
     }

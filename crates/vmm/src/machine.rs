@@ -19,6 +19,9 @@ use crate::channel::Channel;
 use crate::console::{Sink, Tail};
 use crate::firecracker::Api;
 
+/// Its number is the same everywhere.
+const SIGKILL: i32 = 9;
+
 /// A machine to be booted.
 pub struct MachineSpec {
     /// Virtual CPUs, at least one.
@@ -256,6 +259,22 @@ impl Exit {
     /// Only seen if the runtime was shut down under the machine, which kills it.
     const UNKNOWN: Self =
         Self { cause: Cause::Killed, console_tail: String::new(), vmm_stderr: String::new() };
+
+    /// What to do, judged by more than the VMM's own words.
+    fn general_hint(&self) -> Option<&'static str> {
+        match self.cause {
+            _ if self.console_tail.contains("Kernel panic - not syncing") => {
+                Some("the guest kernel panicked; the end of its console says why. It may need more --memory")
+            }
+            Cause::Signal(SIGKILL) => {
+                Some("something on this host killed it: `sudo dmesg` says whether for want of memory")
+            }
+            Cause::Failed(_) => Some(
+                "what failed is the VMM: see whether `matchlock diagnose` says more, or try another --backend",
+            ),
+            Cause::Signal(_) | Cause::Shutdown | Cause::Killed => None,
+        }
+    }
 }
 
 impl Explain for Exit {
@@ -264,18 +283,18 @@ impl Explain for Exit {
     }
 
     fn hint(&self) -> Option<String> {
-        let panicked = self.console_tail.contains("Kernel panic - not syncing");
-        let panic = "the guest kernel panicked; the end of its console says why";
-        let hint = crate::qemu::hint(&self.vmm_stderr).or_else(|| crate::firecracker::hint(&self.vmm_stderr));
-        hint.or_else(|| panicked.then(|| panic.to_owned()))
+        let known =
+            crate::qemu::hint(&self.vmm_stderr).or_else(|| crate::firecracker::hint(&self.vmm_stderr));
+        known.or_else(|| self.general_hint().map(str::to_owned))
     }
 }
 
 /// The last lines of the VMM, or else of the guest, for a one-line message.
 fn last_words(console: &str, stderr: &str) -> String {
-    let last =
-        |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
-    match (last(stderr), last(console)) {
+    let last = |text: &str, says: fn(&str) -> bool| {
+        text.lines().rev().map(str::trim).find(|line| says(line)).map(str::to_owned)
+    };
+    match (last(stderr, crate::firecracker::says_why), last(console, |line| !line.is_empty())) {
         (Some(line), _) => format!("; its last words: {line}"),
         (None, Some(line)) => format!("; last line of the console: {line}"),
         (None, None) => String::new(),

@@ -72,6 +72,12 @@ pub(super) fn set(config: &BootConfig) -> Result<(), BootError> {
     Ok(())
 }
 
-/// As container engines set them: `ping` and low ports need no capabilities.
-const SETTINGS: &[(&str, &str)] =
-    &[("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")];
+const SETTINGS: &[(&str, &str)] = &[
+    // As container engines set them: `ping` and low ports need no capabilities.
+    ("net/ipv4/ping_group_range", "0 2147483647"),
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    // Segments are up to 64 KiB here, and one that is half read still counts whole. In the usual 128 KiB a
+    // reader that is slow at first has no room for what it has offered a window for, drops it, and waits a
+    // second until it is sent again. This is twice what the host has on its way.
+    ("net/ipv4/tcp_rmem", "4096 1048576 6291456"),
+];

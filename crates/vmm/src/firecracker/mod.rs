@@ -115,6 +115,12 @@ fn is_known(version: &str) -> bool {
     }
 }
 
+/// Whether a line of what a VMM wrote to its standard error may be its last words. Firecracker says why it gives
+/// up, then the same in the terms of its source text, and then that it does so.
+pub(crate) fn says_why(line: &str) -> bool {
+    !line.is_empty() && !line.starts_with("Error: ") && !line.contains("Firecracker exiting with error")
+}
+
 /// What to do about a Firecracker that gave up, judged by what it wrote to its standard error.
 pub(crate) fn hint(complaint: &str) -> Option<String> {
     let has = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
