@@ -391,7 +391,7 @@ async fn start(
 }
 
 /// How long the news of a VM's end may come behind the end of its channel.
-const EXIT_DELAY: Duration = Duration::from_secs(1);
+pub(crate) const EXIT_DELAY: Duration = Duration::from_secs(1);
 
 /// How the VM ended, if it has, else `error`.
 pub(crate) async fn exit_or(machine: &Machine, error: impl Into<LaunchError>) -> LaunchError {

@@ -107,7 +107,7 @@ pub enum Link {
 
 /// How a machine came to its end, with the last it said.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{cause}{}", last_words(.console_tail, .vmm_stderr))]
+#[error("{cause}{}", last_words(*.cause, .console_tail, .vmm_stderr))]
 pub struct Exit {
     /// How.
     pub cause: Cause,
@@ -289,14 +289,17 @@ impl Explain for Exit {
     }
 }
 
-/// The last lines of the VMM, or else of the guest, for a one-line message.
-fn last_words(console: &str, stderr: &str) -> String {
+/// The last lines of the VMM, or else of the guest, for a one-line message. A signal has nothing to do with what
+/// the guest said.
+fn last_words(cause: Cause, console: &str, stderr: &str) -> String {
     let last = |text: &str, says: fn(&str) -> bool| {
         text.lines().rev().map(str::trim).find(|line| says(line)).map(str::to_owned)
     };
     match (last(stderr, crate::firecracker::says_why), last(console, |line| !line.is_empty())) {
         (Some(line), _) => format!("; its last words: {line}"),
-        (None, Some(line)) => format!("; last line of the console: {line}"),
-        (None, None) => String::new(),
+        (None, Some(line)) if !matches!(cause, Cause::Signal(_)) => {
+            format!("; last line of the console: {line}")
+        }
+        (None, _) => String::new(),
     }
 }
