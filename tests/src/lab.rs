@@ -31,6 +31,13 @@ impl Lab {
         lab
     }
 
+    /// One with so much memory, in MiB.
+    #[must_use]
+    pub fn with_memory(mut self, mib: u32) -> Self {
+        self.0.arg("--memory").arg(mib.to_string());
+        self
+    }
+
     /// `file` is found there as `path`.
     ///
     /// # Panics

@@ -17,14 +17,15 @@ use proto::boot::Hello;
 use serde::Serialize;
 use sys::jail::{Layer, Standing, Wall};
 use sys::kvm::KvmUnusable;
+use tokio::time::timeout;
 use vmm::firecracker::{Firecracker, Options};
 use vmm::kernel::Kernels;
 use vmm::qemu::{Accelerator, Qemu};
-use vmm::{Driver, Machine, MachineSpec, Pace};
+use vmm::{Driver, Exit, Machine, MachineSpec, Pace};
 
 use crate::agent::read_message;
 use crate::home::Home;
-use crate::launch::GUEST;
+use crate::launch::{EXIT_DELAY, GUEST};
 
 /// Free space under which a warning is due, bytes: an image or two.
 const LITTLE_SPACE: u64 = 2 << 30;
@@ -190,31 +191,38 @@ async fn boot_in(directory: &Path, driver: &Driver, kernel: &Path) -> Vec<Findin
         Ok(machine) => machine,
         Err(error) => return vec![failure(subject, &error)],
     };
-    let (severity, found) = match tokio::time::timeout(BOOT_LIMIT, hello(&machine)).await {
+    let (severity, found, fix) = match timeout(BOOT_LIMIT, hello(&machine)).await {
         Ok(Ok(())) => (
             Severity::Ok,
             format!("on {}, said hello after {} ms", driver.name(), start.elapsed().as_millis()),
+            None,
         ),
-        Ok(Err(reason)) => (Severity::Failure, reason),
-        Err(_) => (Severity::Failure, format!("said nothing within {} s", BOOT_LIMIT.as_secs())),
+        Ok(Err((reason, fix))) => (Severity::Failure, reason, fix),
+        Err(_) => (Severity::Failure, format!("said nothing within {} s", BOOT_LIMIT.as_secs()), None),
     };
     let fix = (severity == Severity::Failure)
-        .then(|| "build another kernel: matchlock kernel build --force".into());
+        .then(|| fix.unwrap_or_else(|| "build another kernel: matchlock kernel build --force".into()));
     let mut findings = vec![Finding { subject, severity, found, fix }];
     findings.extend(machine.layers().iter().map(wall));
     machine.kill().await;
     findings
 }
 
-async fn hello(machine: &Machine) -> Result<(), String> {
+/// Or why it says none, and what to do about that if it is known.
+async fn hello(machine: &Machine) -> Result<(), (String, Option<String>)> {
     let greeting = async {
         let mut stream = machine.channel().accept(Port::Boot).await.map_err(|error| error.to_string())?;
         let _: Hello = read_message(&mut stream).await.map_err(|error| error.to_string())?;
         Ok(())
     };
+    let ended = |exit: Exit| (exit.to_string(), exit.hint());
     tokio::select! {
-        greeting = greeting => greeting,
-        exit = machine.exited() => Err(exit.to_string()),
+        greeting = greeting => match greeting {
+            Ok(()) => Ok(()),
+            // Its end says more than that of its channel, and may come behind it.
+            Err(error) => Err(timeout(EXIT_DELAY, machine.exited()).await.map_or((error, None), ended)),
+        },
+        exit = machine.exited() => Err(ended(exit)),
     }
 }
 

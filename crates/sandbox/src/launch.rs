@@ -134,9 +134,7 @@ impl Explain for LaunchError {
             Self::Command(error) => error.hint(),
             Self::Agent(error) => error.hint(),
             Self::Network(error) => error.hint(),
-            Self::Exited(exit) => exit
-                .hint()
-                .or_else(|| Some("give the VM more --memory if the console above speaks of it".to_owned())),
+            Self::Exited(exit) => exit.hint(),
             Self::Record { .. } | Self::Layer(_) | Self::Log(_) | Self::Entropy(_) => None,
         }
     }
@@ -393,7 +391,7 @@ async fn start(
 }
 
 /// How long the news of a VM's end may come behind the end of its channel.
-const EXIT_DELAY: Duration = Duration::from_secs(1);
+pub(crate) const EXIT_DELAY: Duration = Duration::from_secs(1);
 
 /// How the VM ended, if it has, else `error`.
 pub(crate) async fn exit_or(machine: &Machine, error: impl Into<LaunchError>) -> LaunchError {

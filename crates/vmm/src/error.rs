@@ -78,11 +78,20 @@ pub enum VmmError {
         least: u32,
     },
     /// Not a number of vCPUs that the machine can have.
-    #[error("a VM cannot have {0} vCPUs")]
-    Vcpus(u32),
+    #[error("a VM of {vmm}'s cannot have {asked} vCPUs")]
+    Vcpus {
+        /// Whose.
+        vmm: &'static str,
+        /// What was asked for.
+        asked: u32,
+        /// The most that it can have.
+        most: u32,
+    },
     /// More disks than the machine has slots.
-    #[error("{asked} disks are more than the {most} that a VM can have")]
+    #[error("{asked} disks are more than the {most} that a VM of {vmm}'s can have")]
     TooManyDisks {
+        /// Whose.
+        vmm: &'static str,
         /// What was asked for.
         asked: usize,
         /// The most that fit.
@@ -127,7 +136,7 @@ impl Explain for VmmError {
                 source: SpawnError::Jail(JailError::Path(..)) | SpawnError::Namespaces(_), ..
             } => Kind::HostUnready,
             Self::Kernel { source, .. } => source.kind(),
-            Self::TooLittleMemory { .. } | Self::Vcpus(_) | Self::Serial(_) => Kind::InvalidInput,
+            Self::TooLittleMemory { .. } | Self::Vcpus { .. } | Self::Serial(_) => Kind::InvalidInput,
             Self::TooManyDisks { .. } => Kind::LimitExceeded,
             Self::CpuTemplate { source, .. } | Self::Prepare { source, .. } => api::error::io_kind(source),
             Self::Spawn { .. } | Self::Silent { .. } | Self::Api { .. } => Kind::Vm,
@@ -152,9 +161,19 @@ impl Explain for VmmError {
             Self::TooLittleMemory { least, .. } => {
                 Some(format!("give it at least {least} MiB (--memory {least})"))
             }
-            Self::TooManyDisks { .. } => Some("attach fewer disks".to_owned()),
+            Self::Vcpus { vmm, most, .. } => Some(or_by_qemu(vmm, &format!("give it 1 to {most} (--cpus)"))),
+            Self::TooManyDisks { vmm, .. } => Some(or_by_qemu(vmm, "attach fewer disks")),
             _ => None,
         }
+    }
+}
+
+/// What to do about a bound of the VMM's, which with QEMU is wider.
+fn or_by_qemu(vmm: &str, otherwise: &str) -> String {
+    if vmm == crate::qemu::NAME {
+        otherwise.to_owned()
+    } else {
+        format!("{otherwise}, or use --backend qemu")
     }
 }
 

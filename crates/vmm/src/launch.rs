@@ -86,7 +86,7 @@ pub(crate) struct Started {
 
 /// A VMM that runs and is listened to.
 pub(crate) struct Followed {
-    process: Process,
+    pub(crate) process: Process,
     console: Tail,
     pub(crate) end: Arc<End>,
     pub(crate) exit: watch::Receiver<Option<Exit>>,
@@ -130,10 +130,19 @@ pub(crate) fn prepare(what: &'static str) -> impl FnOnce(io::Error) -> VmmError 
     move |source| VmmError::Prepare { what, source }
 }
 
-/// What no VMM can be started with. `slots` is for disks and network interfaces together.
-pub(crate) fn check(spec: &MachineSpec, slots: usize) -> Result<(), VmmError> {
-    if !(1..=api::spec::MAX_VCPUS).contains(&spec.vcpus) {
-        return Err(VmmError::Vcpus(spec.vcpus));
+/// The most that a VMM's machine can have.
+pub(crate) struct Bounds {
+    pub(crate) vmm: &'static str,
+    pub(crate) vcpus: u32,
+    /// For disks and network interfaces together.
+    pub(crate) slots: usize,
+}
+
+/// Refuses what the VMM cannot be started with.
+pub(crate) fn check(spec: &MachineSpec, bounds: &Bounds) -> Result<(), VmmError> {
+    let Bounds { vmm, vcpus, slots } = *bounds;
+    if !(1..=vcpus).contains(&spec.vcpus) {
+        return Err(VmmError::Vcpus { vmm, asked: spec.vcpus, most: vcpus });
     }
     let (asked, least) = (spec.memory_mb, api::spec::MIN_MEMORY_MB);
     if asked < least {
@@ -141,7 +150,7 @@ pub(crate) fn check(spec: &MachineSpec, slots: usize) -> Result<(), VmmError> {
     }
     let most = slots - usize::from(spec.nic.is_some());
     if spec.disks.len() > most {
-        return Err(VmmError::TooManyDisks { asked: spec.disks.len(), most });
+        return Err(VmmError::TooManyDisks { vmm, asked: spec.disks.len(), most });
     }
     let serials: Vec<&str> = spec.disks.iter().map(|disk| disk.serial.as_str()).collect();
     for (index, serial) in serials.iter().enumerate() {

@@ -19,6 +19,9 @@ use crate::channel::Channel;
 use crate::console::{Sink, Tail};
 use crate::firecracker::Api;
 
+/// Its number is the same everywhere.
+const SIGKILL: i32 = 9;
+
 /// A machine to be booted.
 pub struct MachineSpec {
     /// Virtual CPUs, at least one.
@@ -104,7 +107,7 @@ pub enum Link {
 
 /// How a machine came to its end, with the last it said.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{cause}{}", last_words(.console_tail, .vmm_stderr))]
+#[error("{cause}{}", last_words(*.cause, .console_tail, .vmm_stderr))]
 pub struct Exit {
     /// How.
     pub cause: Cause,
@@ -256,6 +259,22 @@ impl Exit {
     /// Only seen if the runtime was shut down under the machine, which kills it.
     const UNKNOWN: Self =
         Self { cause: Cause::Killed, console_tail: String::new(), vmm_stderr: String::new() };
+
+    /// What to do, judged by more than the VMM's own words.
+    fn general_hint(&self) -> Option<&'static str> {
+        match self.cause {
+            _ if self.console_tail.contains("Kernel panic - not syncing") => {
+                Some("the guest kernel panicked; the end of its console says why. It may need more --memory")
+            }
+            Cause::Signal(SIGKILL) => {
+                Some("something on this host killed it: `sudo dmesg` says whether for want of memory")
+            }
+            Cause::Failed(_) => Some(
+                "what failed is the VMM: see whether `matchlock diagnose` says more, or try another --backend",
+            ),
+            Cause::Signal(_) | Cause::Shutdown | Cause::Killed => None,
+        }
+    }
 }
 
 impl Explain for Exit {
@@ -264,26 +283,24 @@ impl Explain for Exit {
     }
 
     fn hint(&self) -> Option<String> {
-        let panicked = self.console_tail.contains("Kernel panic - not syncing");
-        let panic = "the guest kernel panicked; the end of its console says why";
-        let hint = crate::qemu::hint(&self.vmm_stderr).or_else(|| crate::firecracker::hint(&self.vmm_stderr));
-        hint.or_else(|| panicked.then(|| panic.to_owned()))
+        let known =
+            crate::qemu::hint(&self.vmm_stderr).or_else(|| crate::firecracker::hint(&self.vmm_stderr));
+        known.or_else(|| self.general_hint().map(str::to_owned))
     }
 }
 
-/// The last lines of the VMM, or else of the guest, for a one-line message.
-fn last_words(console: &str, stderr: &str) -> String {
-    let lines = |text: &str| {
-        let lines = text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
-        lines.map(str::to_owned).collect::<Vec<_>>()
+/// The last lines of the VMM, or else of the guest, for a one-line message. A signal has nothing to do with what
+/// the guest said.
+fn last_words(cause: Cause, console: &str, stderr: &str) -> String {
+    let last = |text: &str, says: fn(&str) -> bool| {
+        text.lines().rev().map(str::trim).find(|line| says(line)).map(str::to_owned)
     };
-    // The very last one may only say that this is the end.
-    let complaints = lines(stderr);
-    let reason = complaints.iter().find(|line| !crate::firecracker::is_epilogue(line)).or(complaints.first());
-    match (reason, lines(console).first()) {
+    match (last(stderr, crate::firecracker::says_why), last(console, |line| !line.is_empty())) {
         (Some(line), _) => format!("; its last words: {line}"),
-        (None, Some(line)) => format!("; last line of the console: {line}"),
-        (None, None) => String::new(),
+        (None, Some(line)) if !matches!(cause, Cause::Signal(_)) => {
+            format!("; last line of the console: {line}")
+        }
+        (None, _) => String::new(),
     }
 }
 
@@ -293,12 +310,15 @@ mod tests {
 
     #[test]
     fn the_last_words_are_those_that_say_why() {
-        let stderr = "Error: RunWithApi(BuildFromJson(NoMemory))\n\
+        let stderr = "RunWithApiError error: no memory\nError: RunWithApi(BuildFromJson(NoMemory))\n\
                       2026-11-27T21:43:23 [matchlock:main] Firecracker exiting with error. exit_code=1\n";
-        assert_eq!(last_words("x\n", stderr), "; its last words: Error: RunWithApi(BuildFromJson(NoMemory))");
+        assert_eq!(
+            last_words(Cause::Failed(1), "x\n", stderr),
+            "; its last words: RunWithApiError error: no memory"
+        );
         let end = "[matchlock:fc_api] Shutting down VM after intercepting a bad syscall (16).";
-        assert_eq!(last_words("", end), format!("; its last words: {end}"));
-        assert_eq!(last_words("one\ntwo\n\n", "\n"), "; last line of the console: two");
-        assert_eq!(last_words("", ""), "");
+        assert_eq!(last_words(Cause::Failed(148), "", end), format!("; its last words: {end}"));
+        assert_eq!(last_words(Cause::Shutdown, "one\ntwo\n\n", "\n"), "; last line of the console: two");
+        assert_eq!(last_words(Cause::Signal(9), "one", ""), "");
     }
 }

@@ -78,4 +78,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     // Errors go to the console, whatever the kernel was told for its boot.
     ("kernel/printk", "4"),
+    // Segments are up to 64 KiB here, and one that is half read still counts whole. In the usual 128 KiB a
+    // reader that is slow at first has no room for what it has offered a window for, drops it, and waits a
+    // second until it is sent again. This is twice what the host has on its way.
+    ("net/ipv4/tcp_rmem", "4096 1048576 6291456"),
 ];

@@ -11,18 +11,18 @@ use proto::{CHANNEL_PORT, Port};
 use serde::de::IgnoredAny;
 use sys::jail::{Jail, Standing, Wall};
 use sys::process::Tap;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::configuration::{self, Numbers, path_of};
 use super::sockets::{self, Folder};
 use super::{Api, LEAST_TEXT, NAME, Options, is_known};
 use crate::channel::Channel;
 use crate::error::VmmError;
-use crate::launch::{Child, Descriptors, Started, check, kernel_file, prepare, sealed_memory};
+use crate::launch::{Bounds, Child, Descriptors, Started, check, kernel_file, prepare, sealed_memory};
 use crate::machine::{Control, Link, Machine, MachineSpec};
 
-/// Disks and network interfaces that there are interrupts for: 19, two of them for vsock and entropy.
-const SLOTS: usize = 17;
+/// Of interrupts there are 19: vsock, entropy and the number that tells a machine from its copies have one each.
+const BOUNDS: Bounds = Bounds { vmm: NAME, vcpus: 32, slots: 16 };
 
 /// Address space of Firecracker beyond the guest's memory, bytes.
 const OVERHEAD: u64 = 1 << 30;
@@ -32,6 +32,12 @@ const VCPU_OVERHEAD: u64 = 144 << 20;
 
 /// Descriptors of Firecracker: a few for each device and vCPU.
 const OPEN_FILES: u64 = 512;
+
+/// What the names of its vCPUs' threads begin with.
+const VCPU: &str = "fc_vcpu";
+
+/// Nobody tells when they are there.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How long it may take until its API answers.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,7 +54,7 @@ pub(super) struct Launch {
 impl Launch {
     /// Prepares and starts it. Blocks for the time of a few system calls.
     pub(super) fn new(program: &Path, options: &Options, mut spec: MachineSpec) -> Result<Self, VmmError> {
-        check(&spec, SLOTS)?;
+        check(&spec, &BOUNDS)?;
         let folder = Folder::new(&spec.directory).map_err(prepare("the folder of Firecracker's sockets"))?;
         let jail = jail(program, &spec, &folder);
         let (output, mut descriptors) = Descriptors::new()?;
@@ -90,8 +96,11 @@ impl Launch {
         let guest = Arc::clone(&folder).guest(CHANNEL_PORT, followed.exit.clone());
         let channel = Channel::connecting(guest, &[Port::Boot]);
         let mut exit = followed.exit.clone();
+        let pid = followed.process.pid();
         let api = tokio::select! {
-            api = timeout(PATIENCE, known_api(&folder)) => api.unwrap_or(Err(VmmError::Silent { vmm: NAME })),
+            api = timeout(PATIENCE, known_api(&folder, pid)) => {
+                api.unwrap_or(Err(VmmError::Silent { vmm: NAME }))
+            }
             _ = exit.wait_for(Option::is_some) => Err(VmmError::Silent { vmm: NAME }),
         };
         let api = match api {
@@ -115,11 +124,23 @@ fn template(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-async fn known_api(folder: &Folder) -> Result<Api, VmmError> {
+async fn known_api(folder: &Folder, pid: u32) -> Result<Api, VmmError> {
     let failed = |source| VmmError::Api { vmm: NAME, source };
+    // Not before everything has been made. If Firecracker gives up while a question waits, the thread of its
+    // API panics, which its own filter of system calls takes for an attack: then nobody hears the reason.
+    while !has_vcpus(pid) {
+        sleep(PAUSE).await;
+    }
     let api = Api::new(folder.api().await).await.map_err(failed)?;
     let found = api.version().await.map_err(failed)?;
     if is_known(&found) { Ok(api) } else { Err(VmmError::Version { vmm: NAME, found, least: LEAST_TEXT }) }
+}
+
+/// Whether the process has threads for vCPUs, which it starts last, or there is no telling.
+fn has_vcpus(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let mut names = threads.flatten().filter_map(|thread| fs::read(thread.path().join("comm")).ok());
+    names.any(|name| name.starts_with(VCPU.as_bytes()))
 }
 
 /// Whether nothing keeps a Firecracker that is root from root's files.
@@ -136,7 +157,7 @@ fn arguments(folder: RawFd, configuration: RawFd) -> Vec<String> {
         ("--id", "matchlock".to_owned()),
         ("--api-sock", sockets::path(folder, sockets::API)),
         ("--config-file", path_of(configuration)),
-        // Not between what the guest's console says.
+        // Not between what the guest's console says, and only what may be its last words.
         ("--log-path", path_of(STDERR)),
         ("--level", "Error".to_owned()),
     ];

@@ -131,6 +131,12 @@ fn is_known(version: &str) -> bool {
     }
 }
 
+/// Whether a line of what a VMM wrote to its standard error may be its last words. Firecracker says why it gives
+/// up, then the same in the terms of its source text, and then that it does so.
+pub(crate) fn says_why(line: &str) -> bool {
+    !line.is_empty() && !line.starts_with("Error: ") && !line.contains("Firecracker exiting with error")
+}
+
 /// What to do about a Firecracker that gave up, judged by what it wrote to its standard error.
 pub(crate) fn hint(complaint: &str) -> Option<String> {
     let has = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
@@ -141,11 +147,6 @@ pub(crate) fn hint(complaint: &str) -> Option<String> {
         return Some(format!("this Firecracker does not know what it is asked for; {INSTALL}"));
     }
     has(&["kvm", "KVM", "/dev/net/tun"]).then(|| "look at `matchlock diagnose`".to_owned())
-}
-
-/// Whether a line of Firecracker's log only says that it ends.
-pub(crate) fn is_epilogue(line: &str) -> bool {
-    ["Firecracker exiting", "Shutting down VM after"].iter().any(|words| line.contains(words))
 }
 
 #[cfg(test)]

@@ -13,12 +13,11 @@ use super::arguments::{DiskLayout, Layout, NicLayout};
 use super::{Accelerator, NAME, qmp};
 use crate::channel::Channel;
 use crate::error::VmmError;
-use crate::launch::{Child, Descriptors, Started, check, kernel_file, prepare, sealed_memory};
+use crate::launch::{Bounds, Child, Descriptors, Started, check, kernel_file, prepare, sealed_memory};
 use crate::machine::{Control, Link, Machine, MachineSpec};
 
-/// Disks and network interfaces that a microvm has room for: 24 virtio-mmio slots, two of them for
-/// channel and entropy.
-const SLOTS: usize = 22;
+/// A microvm has 24 virtio-mmio slots, two of them for channel and entropy.
+const BOUNDS: Bounds = Bounds { vmm: NAME, vcpus: api::spec::MAX_VCPUS, slots: 22 };
 
 /// Address space of QEMU beyond the guest's memory, bytes: libraries, the buffer of translated
 /// code, malloc's arenas, I/O threads.
@@ -41,7 +40,7 @@ pub(super) struct Launch {
 impl Launch {
     /// Prepares and starts it. Blocks for the time of a few system calls.
     pub(super) fn new(program: &Path, mut spec: MachineSpec) -> Result<Self, VmmError> {
-        check(&spec, SLOTS)?;
+        check(&spec, &BOUNDS)?;
         let accelerator = Accelerator::probe();
         let jail = jail(program, &spec, &accelerator);
         let (monitor, qemu_monitor) = Socket::pair().map_err(prepare("the monitor's socket"))?;

@@ -21,7 +21,7 @@ use crate::error::VmmError;
 use crate::machine::{Machine, MachineSpec};
 
 /// What it is called.
-const NAME: &str = "QEMU";
+pub(crate) const NAME: &str = "QEMU";
 
 /// The program's name.
 const PROGRAM: &str = "qemu-system-x86_64";

@@ -176,7 +176,10 @@ async fn what_cannot_be_booted_is_refused_before_anything_starts() {
     let error = refused(MachineSpec { memory_mb: 16, ..spec(SLEEP) }).await;
     assert!(matches!(error, VmmError::TooLittleMemory { asked: 16, .. }));
     assert!(error.hint().unwrap().contains("--memory 64"));
-    assert!(matches!(refused(MachineSpec { vcpus: 0, ..spec(SLEEP) }).await, VmmError::Vcpus(0)));
+    assert!(matches!(
+        refused(MachineSpec { vcpus: 0, ..spec(SLEEP) }).await,
+        VmmError::Vcpus { asked: 0, .. }
+    ));
     for serials in [vec![""], vec!["a", "a"], vec!["a,readonly=off"], vec!["123456789012345678901"]] {
         let disks = serials.iter().map(|serial| disk(serial)).collect();
         assert!(matches!(refused(MachineSpec { disks, ..spec(SLEEP) }).await, VmmError::Serial(_)));
