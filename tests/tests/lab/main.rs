@@ -25,8 +25,8 @@ fn sandboxes_run_on_kvm_as_an_ordinary_user() {
 /// `time: `. They are shown.
 fn compare(lab: Lab, script: &str, expected: &str) {
     let tar = cache::tar(BUSYBOX);
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&file, script).unwrap();
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(&file, script).expect("the file is ours");
     let lab = lab.with(&tar, "/tmp/busybox.tar").with(file.path(), "/tmp/script");
     let output = lab.run(&["sh", "/tmp/script"]);
     let said = output.stdout_text();
