@@ -33,7 +33,11 @@ for MATCHLOCK_BACKEND in firecracker qemu; do
     matchlock kill kept >/dev/null
     matchlock rm kept >/dev/null
     ends -- reboot -f
-    ends --memory 64 -- sh -c 'echo 2 >/proc/sys/vm/panic_on_oom; head -c 100M /dev/zero >/dev/shm/all'
+    ends --memory 64 -- sh -c '
+        echo 2 >/proc/sys/vm/panic_on_oom
+        mount -o remount,size=1g /dev/shm
+        dd if=/dev/zero of=/dev/shm/all bs=1M
+    '
 done
 
 echo '== auto'
