@@ -189,3 +189,43 @@ pub(crate) fn sealed_memory(name: &'static str, content: &mut dyn io::Read) -> R
     };
     make(content).map_err(prepare(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use api::Explain;
+
+    use super::*;
+    use crate::machine::{Access, Disk, Nic, Pace};
+
+    #[test]
+    fn what_a_vmm_has_no_room_for_is_refused_and_qemu_has_more() {
+        let refused = |vmm, vcpus, disks, nic: bool| {
+            let disk = |number: usize| Disk {
+                serial: number.to_string(),
+                file: File::open("/dev/null").unwrap(),
+                access: Access::ReadOnly,
+            };
+            let spec = MachineSpec {
+                vcpus,
+                memory_mb: 128,
+                pace: Pace::Sprint,
+                kernel: "/nonexistent".into(),
+                initramfs: Vec::new(),
+                disks: (0..disks).map(disk).collect(),
+                nic: nic.then_some(Nic { mac: [2, 0, 0, 0, 0, 1], mtu: 1500 }),
+                directory: "/nonexistent".into(),
+                console: None,
+            };
+            let error = check(&spec, &Bounds { vmm, vcpus: 2, slots: 3 }).err()?;
+            Some((error.to_string(), error.hint().unwrap()))
+        };
+        assert_eq!(refused("V", 2, 3, false), None);
+        assert_eq!(refused("V", 1, 2, true), None);
+        let (error, hint) = refused("V", 3, 3, false).unwrap();
+        assert_eq!(error, "a VM of V's cannot have 3 vCPUs");
+        assert_eq!(hint, "give it 1 to 2 (--cpus), or use --backend qemu");
+        let (error, hint) = refused(crate::qemu::NAME, 2, 3, true).unwrap();
+        assert_eq!(error, "3 disks are more than the 2 that a VM of QEMU's can have");
+        assert_eq!(hint, "attach fewer disks");
+    }
+}

@@ -308,17 +308,29 @@ fn last_words(cause: Cause, console: &str, stderr: &str) -> String {
 mod tests {
     use super::*;
 
+    fn exit(cause: Cause, console: &str, stderr: &str) -> Exit {
+        Exit { cause, console_tail: console.to_owned(), vmm_stderr: stderr.to_owned() }
+    }
+
     #[test]
-    fn the_last_words_are_those_that_say_why() {
-        let stderr = "RunWithApiError error: no memory\nError: RunWithApi(BuildFromJson(NoMemory))\n\
-                      2026-11-27T21:43:23 [matchlock:main] Firecracker exiting with error. exit_code=1\n";
-        assert_eq!(
-            last_words(Cause::Failed(1), "x\n", stderr),
-            "; its last words: RunWithApiError error: no memory"
-        );
-        let end = "[matchlock:fc_api] Shutting down VM after intercepting a bad syscall (16).";
-        assert_eq!(last_words(Cause::Failed(148), "", end), format!("; its last words: {end}"));
-        assert_eq!(last_words(Cause::Shutdown, "one\ntwo\n\n", "\n"), "; last line of the console: two");
-        assert_eq!(last_words(Cause::Signal(9), "one", ""), "");
+    fn the_last_words_are_the_reason_and_not_that_it_ends() {
+        let stderr =
+            "[main] error: no interrupts\nError: Build(Gsi)\nFirecracker exiting with error. exit_code=1\n\n";
+        let failed = exit(Cause::Failed(1), "booting", stderr);
+        let expected = "the VMM ended with exit code 1; its last words: [main] error: no interrupts";
+        assert_eq!(failed.to_string(), expected);
+        assert!(failed.hint().unwrap().contains("--backend"));
+        let ended = exit(Cause::Shutdown, "booting\nKernel panic - not syncing: no init\n", "");
+        let expected = "the VM shut down; last line of the console: Kernel panic - not syncing: no init";
+        assert_eq!(ended.to_string(), expected);
+        assert!(ended.hint().unwrap().contains("--memory"));
+    }
+
+    #[test]
+    fn who_is_killed_has_not_said_why() {
+        let killed = exit(Cause::Signal(SIGKILL), "booting", "");
+        assert_eq!(killed.to_string(), "the VMM was ended by signal 9");
+        assert!(killed.hint().unwrap().contains("dmesg"));
+        assert_eq!(exit(Cause::Killed, "", "").hint(), None);
     }
 }

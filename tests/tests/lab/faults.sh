@@ -74,6 +74,9 @@ kernel=
 echo '== more than there is'
 said firecracker --cpus 33 -- true
 said firecracker --memory 8000 --no-network -- sh -c 'free -m | awk "/Mem/ { print (\$2 > 7500) }"'
+echo 2 >/proc/sys/vm/overcommit_memory
+said firecracker --memory 100000 --no-network -- true
+echo 0 >/proc/sys/vm/overcommit_memory
 for number in $(seq 15); do
     matchlock volume create volume$number --size 16 >/dev/null
     disks="$disks --disk @volume$number:/volume/$number"

@@ -8,6 +8,7 @@ mod network;
 
 use harness::Lab;
 use harness::cache::{self, BUSYBOX};
+use tempfile::NamedTempFile;
 
 #[test]
 fn a_lab_runs_a_command_as_an_ordinary_user_and_ends_with_its_exit_code() {
@@ -21,12 +22,17 @@ fn sandboxes_run_on_kvm_as_an_ordinary_user() {
     compare(Lab::new(), include_str!("lives.sh"), include_str!("lives.txt"));
 }
 
+/// A file with this text, for a lab.
+fn file(text: &str) -> NamedTempFile {
+    let file = NamedTempFile::new().expect("there is room for temporary files");
+    std::fs::write(&file, text).expect("the file was just made");
+    file
+}
+
 /// Runs a script in a lab with an image, and compares what it says, but for the lines that begin with
 /// `time: `. They are shown.
 fn compare(lab: Lab, script: &str, expected: &str) {
-    let tar = cache::tar(BUSYBOX);
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(&file, script).expect("the file is ours");
+    let (tar, file) = (cache::tar(BUSYBOX), file(script));
     let lab = lab.with(&tar, "/tmp/busybox.tar").with(file.path(), "/tmp/script");
     let output = lab.run(&["sh", "/tmp/script"]);
     let said = output.stdout_text();

@@ -140,7 +140,7 @@ pub(crate) fn says_why(line: &str) -> bool {
 /// What to do about a Firecracker that gave up, judged by what it wrote to its standard error.
 pub(crate) fn hint(complaint: &str) -> Option<String> {
     let has = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
-    if has(&["Cannot allocate memory", "ENOMEM"]) {
+    if has(&["Cannot allocate memory", "Out of memory", "ENOMEM"]) {
         return Some("the host is short of memory: give the VM less (--memory), or end something".to_owned());
     }
     if has(&["unknown field", "Invalid JSON", "Unknown argument", "Arguments error", "ArgumentParsing"]) {
@@ -167,7 +167,9 @@ mod tests {
     fn a_firecracker_that_gives_up_is_explained() {
         assert!(hint("Invalid JSON: unknown field `entropy`").unwrap().contains("1.7"));
         assert!(hint("Cannot create VM: Error creating KVM object").unwrap().contains("diagnose"));
-        assert!(hint("mmap: Cannot allocate memory (os error 12)").unwrap().contains("--memory"));
+        for words in ["Cannot allocate memory", "Out of memory"] {
+            assert!(hint(&format!("mmap: {words} (os error 12)")).unwrap().contains("--memory"));
+        }
         assert_eq!(hint(""), None);
     }
 }
