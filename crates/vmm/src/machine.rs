@@ -292,10 +292,12 @@ impl Explain for Exit {
 /// The last lines of the VMM, or else of the guest, for a one-line message. A signal has nothing to do with what
 /// the guest said.
 fn last_words(cause: Cause, console: &str, stderr: &str) -> String {
-    let last = |text: &str, says: fn(&str) -> bool| {
-        text.lines().rev().map(str::trim).find(|line| says(line)).map(str::to_owned)
+    let lines = |text: &'_ str| -> Vec<String> {
+        text.lines().rev().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
     };
-    match (last(stderr, crate::firecracker::says_why), last(console, |line| !line.is_empty())) {
+    // The very last one may only say that this is the end.
+    let reason = lines(stderr).into_iter().min_by_key(|line| crate::firecracker::vagueness(line));
+    match (reason, lines(console).first()) {
         (Some(line), _) => format!("; its last words: {line}"),
         (None, Some(line)) if !matches!(cause, Cause::Signal(_)) => {
             format!("; last line of the console: {line}")
@@ -332,5 +334,17 @@ mod tests {
         assert_eq!(killed.to_string(), "the VMM was ended by signal 9");
         assert!(killed.hint().unwrap().contains("dmesg"));
         assert_eq!(exit(Cause::Killed, "", "").hint(), None);
+    }
+
+    #[test]
+    fn whatever_there_is_of_last_words_is_told() {
+        let said = |console, stderr| last_words(Cause::Failed(1), console, stderr);
+        let stderr = "Error: RunWithApi(BuildFromJson(NoMemory))\n\
+                      2026-11-27T21:43:23 [matchlock:main] Firecracker exiting with error. exit_code=1\n";
+        assert_eq!(said("x\n", stderr), "; its last words: Error: RunWithApi(BuildFromJson(NoMemory))");
+        let end = "[matchlock:fc_api] Shutting down VM after intercepting a bad syscall (16).";
+        assert_eq!(said("", end), format!("; its last words: {end}"));
+        assert_eq!(said("one\ntwo\n\n", "\n"), "; last line of the console: two");
+        assert_eq!(said("", ""), "");
     }
 }

@@ -131,12 +131,6 @@ fn is_known(version: &str) -> bool {
     }
 }
 
-/// Whether a line of what a VMM wrote to its standard error may be its last words. Firecracker says why it gives
-/// up, then the same in the terms of its source text, and then that it does so.
-pub(crate) fn says_why(line: &str) -> bool {
-    !line.is_empty() && !line.starts_with("Error: ") && !line.contains("Firecracker exiting with error")
-}
-
 /// What to do about a Firecracker that gave up, judged by what it wrote to its standard error.
 pub(crate) fn hint(complaint: &str) -> Option<String> {
     let has = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
@@ -147,6 +141,17 @@ pub(crate) fn hint(complaint: &str) -> Option<String> {
         return Some(format!("this Firecracker does not know what it is asked for; {INSTALL}"));
     }
     has(&["kvm", "KVM", "/dev/net/tun"]).then(|| "look at `matchlock diagnose`".to_owned())
+}
+
+/// How little a line of its standard error tells of why Firecracker gave up: it says the reason, then the same in
+/// the terms of its source text, and at last only that it ends.
+pub(crate) fn vagueness(line: &str) -> u8 {
+    let farewells = ["Firecracker exiting with error", "Shutting down VM after intercepting a bad syscall"];
+    match line {
+        _ if farewells.iter().any(|words| line.contains(words)) => 2,
+        _ if line.starts_with("Error: ") => 1,
+        _ => 0,
+    }
 }
 
 #[cfg(test)]

@@ -166,8 +166,8 @@ async fn what_cannot_be_started_is_explained() {
             ..spec(SLEEP)
         }
     };
-    let error = firecracker().boot(spec(18)).await.unwrap_err();
-    assert!(matches!(error, VmmError::TooManyDisks { asked: 18, most: 16, .. }));
+    let error = firecracker().boot(spec(17)).await.unwrap_err();
+    assert!(matches!(error, VmmError::TooManyDisks { asked: 17, most: 16, .. }));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     let error = Firecracker::find(OsStr::new("/nowhere")).unwrap_err();
     assert!(error.hint().unwrap().contains("1.7"), "{error}");
