@@ -162,6 +162,30 @@ pub(crate) fn check(spec: &MachineSpec, bounds: &Bounds) -> Result<(), VmmError>
     Ok(())
 }
 
+/// Address space for each vCPU's thread, bytes: its stack and its malloc arena, mostly unused.
+const VCPU_OVERHEAD: u64 = 144 << 20;
+
+/// Descriptors of a VMM: a few for each device and vCPU; with KVM each queue of QEMU's devices has two.
+const OPEN_FILES: u64 = 512;
+
+/// A jail with nothing in it but limits, for a VMM with so many bytes of address space beyond the guest's
+/// memory and vCPUs. The longest file is its largest disk.
+pub(crate) fn limits(spec: &MachineSpec, overhead: u64) -> Jail {
+    let writable = spec.disks.iter().filter(|disk| disk.access.is_writable());
+    let sizes = writable.filter_map(|disk| disk.file.metadata().ok()).map(|file| file.len());
+    Jail {
+        address_space: memory(spec) + overhead + u64::from(spec.vcpus) * VCPU_OVERHEAD,
+        file_size: sizes.max().unwrap_or(0),
+        open_files: OPEN_FILES,
+        ..Jail::default()
+    }
+}
+
+/// The guest's memory, bytes.
+pub(crate) fn memory(spec: &MachineSpec) -> u64 {
+    u64::from(spec.memory_mb) << 20
+}
+
 /// The kernel, checked. A VMM opens it again through `/proc/self/fd`, perhaps as another user: then
 /// it gets a copy if the file itself is not for everybody.
 pub(crate) fn kernel_file(path: &Path) -> Result<OwnedFd, VmmError> {

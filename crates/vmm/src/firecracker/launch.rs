@@ -18,7 +18,9 @@ use super::sockets::{self, Folder};
 use super::{Api, LEAST_TEXT, NAME, Options, is_known};
 use crate::channel::Channel;
 use crate::error::VmmError;
-use crate::launch::{Bounds, Child, Descriptors, Started, check, kernel_file, prepare, sealed_memory};
+use crate::launch::{
+    Bounds, Child, Descriptors, Started, check, kernel_file, limits, memory, prepare, sealed_memory,
+};
 use crate::machine::{Control, Link, Machine, MachineSpec};
 
 /// Of interrupts there are 19: vsock, entropy and the number that tells a machine from its copies have one each.
@@ -26,12 +28,6 @@ const BOUNDS: Bounds = Bounds { vmm: NAME, vcpus: 32, slots: 16 };
 
 /// Address space of Firecracker beyond the guest's memory, bytes.
 const OVERHEAD: u64 = 1 << 30;
-
-/// Address space for each vCPU's thread, bytes: its stack and its malloc arena, mostly unused.
-const VCPU_OVERHEAD: u64 = 144 << 20;
-
-/// Descriptors of Firecracker: a few for each device and vCPU.
-const OPEN_FILES: u64 = 512;
 
 /// What the names of its vCPUs' threads begin with.
 const VCPU: &str = "fc_vcpu";
@@ -177,19 +173,15 @@ fn jail(program: &Path, spec: &MachineSpec, folder: &Folder) -> Jail {
     if spec.nic.is_some() {
         devices.push(PathBuf::from("/dev/net/tun"));
     }
-    let writable = spec.disks.iter().filter(|disk| disk.access.is_writable());
-    let sizes = writable.filter_map(|disk| disk.file.metadata().ok()).map(|file| file.len());
-    // The guest's memory may be a file (`memfd_create(2)`), too.
-    let memory = u64::from(spec.memory_mb) << 20;
+    let limits = limits(spec, OVERHEAD);
     Jail {
         readable: [program.to_owned(), spec.kernel.clone()].into_iter().chain(named(false)).collect(),
         writable: named(true).collect(),
         devices,
         listens_in: Some(folder.path().to_owned()),
         keeps_user: true,
-        address_space: memory + OVERHEAD + u64::from(spec.vcpus) * VCPU_OVERHEAD,
-        file_size: sizes.chain([memory]).max().unwrap_or(0),
-        open_files: OPEN_FILES,
-        ..Jail::default()
+        // The guest's memory may be a file (`memfd_create(2)`), too.
+        file_size: limits.file_size.max(memory(spec)),
+        ..limits
     }
 }

@@ -13,7 +13,9 @@ use super::arguments::{DiskLayout, Layout, NicLayout};
 use super::{Accelerator, NAME, qmp};
 use crate::channel::Channel;
 use crate::error::VmmError;
-use crate::launch::{Bounds, Child, Descriptors, Started, check, kernel_file, prepare, sealed_memory};
+use crate::launch::{
+    Bounds, Child, Descriptors, Started, check, kernel_file, limits, prepare, sealed_memory,
+};
 use crate::machine::{Control, Link, Machine, MachineSpec};
 
 /// A microvm has 24 virtio-mmio slots, two of them for channel and entropy.
@@ -22,12 +24,6 @@ const BOUNDS: Bounds = Bounds { vmm: NAME, vcpus: api::spec::MAX_VCPUS, slots: 2
 /// Address space of QEMU beyond the guest's memory, bytes: libraries, the buffer of translated
 /// code, malloc's arenas, I/O threads.
 const OVERHEAD: u64 = 4 << 30;
-
-/// Address space for each vCPU's thread, bytes: its stack and its malloc arena, mostly unused.
-const VCPU_OVERHEAD: u64 = 144 << 20;
-
-/// Descriptors of QEMU: with KVM each queue of each device has two.
-const OPEN_FILES: u64 = 512;
 
 /// QEMU started, and our ends of what connects us.
 pub(super) struct Launch {
@@ -116,15 +112,5 @@ fn jail(program: &Path, spec: &MachineSpec, accelerator: &Accelerator) -> Jail {
         Accelerator::Tcg(_) => Vec::new(),
     };
     let groups = devices.iter().filter_map(|device| device.metadata().ok()).map(|device| device.gid());
-    let writable = spec.disks.iter().filter(|disk| disk.access.is_writable());
-    let sizes = writable.filter_map(|disk| disk.file.metadata().ok()).map(|file| file.len());
-    Jail {
-        readable,
-        groups: groups.collect(),
-        devices,
-        address_space: (u64::from(spec.memory_mb) << 20) + OVERHEAD + u64::from(spec.vcpus) * VCPU_OVERHEAD,
-        file_size: sizes.max().unwrap_or(0),
-        open_files: OPEN_FILES,
-        ..Jail::default()
-    }
+    Jail { readable, groups: groups.collect(), devices, ..limits(spec, OVERHEAD) }
 }
