@@ -28,7 +28,7 @@ mod terminate;
 /// Stack of a thread that serves a request; its buffers are elsewhere.
 const STACK: usize = 128 * 1024;
 
-/// How much longer than its grace period a command may take to disappear when the VM ends.
+/// How much longer than its grace period a command may take to end when the VM does, and then to disappear.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// Streams overtake each other: a signal may be here before its command is known.
@@ -71,8 +71,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Ends all commands, with SIGTERM and after `grace` with SIGKILL, and waits for it. None can be
-    /// started after this.
+    /// Ends all commands, with SIGTERM and after `grace` with SIGKILL, and waits until nothing of them is
+    /// there. None can be started after this.
     pub(crate) fn end_all(&self, grace: Duration) {
         let mut commands = self.commands();
         commands.closed = true;
@@ -82,6 +82,9 @@ impl Agent {
         let patience = grace.saturating_add(LAST_WAIT);
         let running = |commands: &mut Commands| !commands.running.is_empty();
         drop(self.changed.wait_timeout_while(commands, patience, running));
+        if !self.spawner.close(LAST_WAIT) {
+            eprintln!("matchlock: some processes do not end");
+        }
     }
 
     fn handle(&self, stream: Stream) {

@@ -6,12 +6,16 @@ use std::io::{self, IoSlice, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::thread;
+use std::time::Duration;
 
 use proto::agent::{Ended, StartError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, send, sendmsg, shutdown,
+    socketpair,
 };
 use rustix::process::{Pid, WaitOptions, wait};
 use sys::fork::{Fork, Forked};
@@ -74,6 +78,14 @@ impl Spawner {
         sendmsg(&self.0, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
         Ok(ours)
     }
+
+    /// Starts nothing any more, and waits until the processes of all commands are gone, and with them
+    /// their mount tables: a command is told of as ended a little before. False if that takes longer.
+    pub(crate) fn close(&self, patience: Duration) -> bool {
+        let patience = Timespec::try_from(patience).ok();
+        let told = shutdown(&self.0, Shutdown::Write).is_ok();
+        told && poll(&mut [PollFd::new(&self.0, PollFlags::IN)], patience.as_ref()) == Ok(1)
+    }
 }
 
 fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -85,13 +97,13 @@ fn reap_until(spawner: Pid) {
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((pid, _))) if pid != spawner => {}
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             _ => ending::fail(&SpawnerError::Ended),
         }
     }
 }
 
-/// The life of the spawner: one fork for every launch, until the agent is gone.
+/// The life of the spawner: one fork for every launch, until the agent wants no more.
 fn serve(agent: BorrowedFd<'_>, confinement: &Confinement) -> ! {
     if let Err(error) = sys::signal::ignore_children() {
         eprintln!("matchlock: spawner: {error}");
@@ -101,8 +113,7 @@ fn serve(agent: BorrowedFd<'_>, confinement: &Confinement) -> ! {
         let launch = match receive(agent) {
             Ok(Some(launch)) => launch,
             Ok(None) => continue,
-            // The agent is gone, and the VM with it.
-            Err(_) => std::process::exit(1),
+            Err(_) => retire(agent),
         };
         let own = Fork { own_pids_and_mounts: true, cgroup: None };
         match own.fork() {
@@ -113,6 +124,17 @@ fn serve(agent: BorrowedFd<'_>, confinement: &Confinement) -> ! {
                 launch.report(&Ended::NotStarted(error));
             }
         }
+    }
+}
+
+/// Tells the agent when all children have ended, and lives until the VM ends: an end of ours would be taken for
+/// a failure.
+fn retire(agent: BorrowedFd<'_>) -> ! {
+    // With their ends ignored, this waits for all of them.
+    while matches!(wait(WaitOptions::empty()), Ok(_) | Err(Errno::INTR)) {}
+    let _ = send(agent, &[0], SendFlags::NOSIGNAL);
+    loop {
+        thread::park();
     }
 }
 

@@ -12,7 +12,7 @@ use image::store::{Cancel, LayerSet, Store};
 use proto::boot::{BootConfig, Root};
 use vmm::kernel::Kernels;
 use vmm::qemu::Qemu;
-use vmm::{Access, Disk, Machine, MachineSpec, Pace};
+use vmm::{Access, Cause, Disk, Machine, MachineSpec, Pace};
 
 use super::*;
 use crate::agent::{Agent, Ended, Event, Running, Stdio};
@@ -133,7 +133,8 @@ impl Vm {
 
     async fn power_off(mut self) {
         self.booted.power_off(Duration::ZERO).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(30), self.machine.exited()).await.unwrap();
+        let exit = tokio::time::timeout(Duration::from_secs(30), self.machine.exited()).await.unwrap();
+        assert!(exit.cause == Cause::Shutdown && !exit.console_tail.contains("matchlock: "), "{exit:?}");
     }
 }
 
