@@ -14,6 +14,7 @@ use sys::draft::Draft;
 use thiserror::Error;
 
 use crate::ext4::{self, Layout, LayoutError};
+use crate::volume::{self, Use};
 
 /// Journal of a scratch disk, in blocks of 4 KiB: 4 MiB. ext4's own default (64 MiB at 5 GiB)
 /// would be written through once over, page by page, by a busy guest.
@@ -117,7 +118,7 @@ pub fn open_named(path: &Path) -> Result<File, ScratchError> {
 }
 
 fn lock(disk: &File, path: &Path) -> Result<(), ScratchError> {
-    disk.try_lock().map_err(|error| match error {
+    volume::lock(disk, Use::Exclusive).map_err(|error| match error {
         TryLockError::WouldBlock => ScratchError::Busy(path.to_owned()),
         TryLockError::Error(source) => ScratchError::Kept { path: path.to_owned(), source },
     })

@@ -12,7 +12,8 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api::disk::{MAX_VOLUME_MB, MIN_VOLUME_MB, VolumeName};
 use image::store::Cancel;
@@ -224,11 +225,24 @@ pub(crate) fn open(path: &Path, intent: Use) -> io::Result<File> {
     File::options().read(true).write(intent == Use::Exclusive).custom_flags(flags).open(path)
 }
 
-/// Locks a disk, at once or not at all.
+/// How long whoever is about to let go of a disk has for it: a VMM that was killed, or a new child of this
+/// process, which has copies of all descriptors until it executes its program.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Locks a disk, without waiting for somebody who means to keep it.
 pub(crate) fn lock(file: &File, intent: Use) -> Result<(), TryLockError> {
-    match intent {
-        Use::Shared => file.try_lock_shared(),
-        Use::Exclusive => file.try_lock(),
+    let start = Instant::now();
+    loop {
+        let locked = match intent {
+            Use::Shared => file.try_lock_shared(),
+            Use::Exclusive => file.try_lock(),
+        };
+        match locked {
+            Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
     }
 }
 

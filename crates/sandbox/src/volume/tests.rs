@@ -63,7 +63,7 @@ fn sizes_have_limits() {
 #[test]
 fn a_name_is_given_once_however_many_ask_at_the_same_time() {
     let home = home();
-    let made = std::thread::scope(|scope| {
+    let made = thread::scope(|scope| {
         let makers: Vec<_> =
             (0..8).map(|_| scope.spawn(|| home.volumes.create(&named("one"), MIN_VOLUME_MB))).collect();
         makers.into_iter().map(|maker| maker.join().unwrap()).collect::<Vec<_>>()
