@@ -144,7 +144,7 @@ impl Command {
             descriptors: descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
             report: reported.as_raw_fd(),
             owner: owner.as_raw_fd(),
-            tap: tap.as_ref().map(|(tap, socket)| (*tap, socket.as_raw_fd())),
+            tap: tap.as_ref().map(|(tap, socket)| (tap::requests(*tap), socket.as_raw_fd())),
             landlock: landlock.as_ref().map(AsRawFd::as_raw_fd),
             limits: child::limits(&self.jail),
             groups: self.jail.groups,

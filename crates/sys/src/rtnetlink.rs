@@ -1,12 +1,13 @@
 //! Setting up a network interface: `rtnetlink(7)`, as in `<linux/rtnetlink.h>` and `<linux/if_link.h>`.
 
+use std::ffi::CStr;
 use std::io;
 use std::net::IpAddr;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 use thiserror::Error;
 
-/// What the kernel is to do, in this order, for the interface with this index.
+/// What the kernel is to do, in this order, for one interface.
 #[derive(Debug)]
 pub struct Requests {
     index: u32,
@@ -26,10 +27,23 @@ pub struct RequestError {
 }
 
 impl Requests {
-    /// None yet.
+    /// None yet, for the interface with this index.
     #[must_use]
     pub fn new(index: u32) -> Self {
         Self { index, bytes: Vec::new(), purposes: Vec::new() }
+    }
+
+    /// Brings up whatever interface has this name by then, without ARP, with this MTU and with a queue of so many
+    /// packets, which `netdevice(7)` has for nobody but the real root.
+    #[must_use]
+    pub fn silent_link(name: &CStr, mtu: u16, queue: u32) -> Self {
+        let mut requests = Self::new(0);
+        let mut message = requests.link(libc::IFF_UP | libc::IFF_NOARP);
+        message.attribute(libc::IFLA_IFNAME, name.to_bytes_with_nul());
+        message.attribute(libc::IFLA_MTU, &u32::from(mtu).to_ne_bytes());
+        message.attribute(libc::IFLA_TXQLEN, &queue.to_ne_bytes());
+        requests.add("bring the interface up", libc::RTM_NEWLINK, 0, &message);
+        requests
     }
 
     /// Gives the interface, which must be down, its MTU, and keeps the kernel from making up a link-local
@@ -47,7 +61,7 @@ impl Requests {
 
     /// Brings the interface up.
     pub fn bring_up(&mut self) {
-        let message = self.link(libc::IFF_UP.cast_unsigned());
+        let message = self.link(libc::IFF_UP);
         self.add("bring the interface up", libc::RTM_NEWLINK, 0, &message);
     }
 
@@ -86,11 +100,12 @@ impl Requests {
         self.add("add a default route", libc::RTM_NEWROUTE, NEW, &message);
     }
 
-    /// Has the kernel do all of it, and waits until it has.
+    /// Has the kernel do all of it, and waits until it has. Allocates nothing, so that a child may do it
+    /// between `fork` and `exec`.
     ///
     /// # Errors
     /// As in `rtnetlink(7)`, for the first request that failed; needs `CAP_NET_ADMIN`.
-    pub fn send(self) -> Result<(), RequestError> {
+    pub fn send(&self) -> Result<(), RequestError> {
         let talk = |source: rustix::io::Errno| RequestError {
             purpose: "talk to the kernel's network",
             source: source.into(),
@@ -99,7 +114,7 @@ impl Requests {
             socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, NETLINK_ROUTE);
         let socket = socket.map_err(talk)?;
         send(&socket, &self.bytes, SendFlags::empty()).map_err(talk)?;
-        for purpose in self.purposes {
+        for &purpose in &self.purposes {
             // An error carries the request again.
             let mut answer = [0; 4096];
             let (length, _) = recv(&socket, &mut answer, RecvFlags::empty()).map_err(talk)?;
@@ -109,7 +124,8 @@ impl Requests {
     }
 
     /// `struct ifinfomsg`: these flags are to be set, no other is to be changed.
-    fn link(&self, flags: u32) -> Message {
+    fn link(&self, flags: i32) -> Message {
+        let flags = flags.cast_unsigned();
         let mut message = Message(vec![0; 4]);
         for word in [self.index, flags, flags] {
             message.0.extend(word.to_ne_bytes());
@@ -206,6 +222,11 @@ mod tests {
         let expected = b"\x38\0\0\0\x10\0\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\
                          \x08\0\x04\0\xdc\x05\0\0\
                          \x10\0\x1a\0\x0c\0\x0a\0\x05\0\x08\0\x01\0\0\0";
+        assert_eq!(requests.bytes, expected);
+
+        let requests = Requests::silent_link(c"tap0", 1500, 128);
+        let expected = b"\x3c\0\0\0\x10\0\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x81\0\0\0\x81\0\0\0\
+                         \x09\0\x03\0tap0\0\0\0\0\x08\0\x04\0\xdc\x05\0\0\x08\0\x0d\0\x80\0\0\0";
         assert_eq!(requests.bytes, expected);
     }
 

@@ -14,9 +14,10 @@ use rustix::process::{Pid, WaitOptions};
 use rustix::thread::CapabilitySet;
 use seccompiler::BpfProgram;
 
-use super::tap::{self, Tap};
+use super::tap;
 use super::{Child, MANDATORY, SpawnError};
 use crate::jail::{Jail, Layer, Standing, Wall};
+use crate::rtnetlink::Requests;
 
 /// Descriptors from here on are ours; below they are the child's.
 pub(super) const HIGH: RawFd = 128;
@@ -40,8 +41,8 @@ pub(super) struct Plan {
     pub(super) report: RawFd,
     /// A pidfd of the parent.
     pub(super) owner: RawFd,
-    /// The interface to make, and where to send the socket that has its frames.
-    pub(super) tap: Option<(Tap, RawFd)>,
+    /// What the interface that is to be made needs, and where to send the socket that has its frames.
+    pub(super) tap: Option<(Requests, RawFd)>,
     pub(super) landlock: Option<RawFd>,
     pub(super) limits: [(libc::__rlimit_resource_t, u64); 4],
     pub(super) groups: Vec<u32>,
@@ -198,9 +199,9 @@ impl Plan {
         self.limit().ok_or(Step::Limits)?;
         drop_bounding_set();
         identity.assume(&self.groups).ok_or(Step::Identity)?;
-        if let Some((tap, _)) = self.tap {
+        if let Some((requests, _)) = &self.tap {
             // With the capabilities that we have in the new namespaces, before they go.
-            tap::make(tap, self.tap_number()).ok_or(Step::Tap)?;
+            tap::make(requests, self.tap_number()).ok_or(Step::Tap)?;
         }
         drop_capabilities().ok_or(Step::Capabilities)?;
         // After the change of user, which resets it.

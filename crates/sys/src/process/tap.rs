@@ -6,7 +6,7 @@
 //! answers nothing, so that what goes over it is between the VMM and us. The namespace, and
 //! with it the device, goes with the last of the child and that socket.
 //!
-//! ABI: `linux/if_tun.h`, `linux/rtnetlink.h`; `rtnetlink(7)`.
+//! ABI: `linux/if_tun.h`.
 
 use std::ffi::{CStr, c_int};
 use std::io;
@@ -19,6 +19,7 @@ use rustix::net::{
 };
 
 use super::child::{check, write_file};
+use crate::rtnetlink::Requests;
 use crate::{packet, tap};
 
 /// An interface to be made: its only name, [`Tap::NAME`], and what it carries.
@@ -34,7 +35,7 @@ impl Tap {
 }
 
 /// The same for the kernel.
-const NAME: &[u8; 16] = b"tap0\0\0\0\0\0\0\0\0\0\0\0\0";
+const NAME: &CStr = c"tap0";
 
 /// Frames that wait for the VMM to take them: what a guest that reads nothing can make the host's kernel keep,
 /// 8 MiB. When they are that many, our side is told so and waits.
@@ -43,9 +44,14 @@ const QUEUE: u32 = 128;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54CB;
 const TUNSETOWNER: libc::c_ulong = 0x4004_54CC;
 
+/// In the parent: what gives the interface all that it has, and brings it up.
+pub(super) fn requests(tap: Tap) -> Requests {
+    Requests::silent_link(NAME, tap.mtu, QUEUE)
+}
+
 /// In the child, in its new namespaces and with all capabilities there. Only makes system calls. Sends
 /// the packet socket over `to`.
-pub(super) fn make(tap: Tap, to: RawFd) -> Option<()> {
+pub(super) fn make(requests: &Requests, to: RawFd) -> Option<()> {
     // Before there is a device, so that it never says a word. Without IPv6 there is nothing to turn off.
     for setting in
         [c"/proc/sys/net/ipv6/conf/all/disable_ipv6", c"/proc/sys/net/ipv6/conf/default/disable_ipv6"]
@@ -54,7 +60,7 @@ pub(super) fn make(tap: Tap, to: RawFd) -> Option<()> {
             write_file(setting, c"1")?;
         }
     }
-    let device = noted(tap::open(c"tap0"))?;
+    let device = noted(tap::open(NAME))?;
     // So that it can be opened again without capabilities, which the VMM has not.
     // SAFETY: a call without pointers.
     let owner = unsafe { libc::geteuid() };
@@ -62,103 +68,29 @@ pub(super) fn make(tap: Tap, to: RawFd) -> Option<()> {
         // SAFETY: these requests take a number.
         check(unsafe { libc::ioctl(device.as_raw_fd(), request, argument) })?;
     }
-    let routes = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None);
-    let routes = noted(routes)?;
-    configure(&routes, tap)?;
-    let index = noted(name_to_index(&routes, Tap::NAME))?;
+    noted(requests.send().map_err(|error| error.source))?;
+    // Any socket serves to ask.
+    let any = noted(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None))?;
+    let index = noted(name_to_index(&any, Tap::NAME))?;
     let packets = noted(packet::open(index))?;
     send(packets.as_raw_fd(), to)
 }
 
 /// Leaves the error where the child's report takes it from.
 fn noted<T, E: Into<io::Error>>(result: Result<T, E>) -> Option<T> {
-    result.map_err(|error| note(error.into().raw_os_error().unwrap_or_default())).ok()
-}
-
-fn note(error: c_int) {
-    // SAFETY: a call without pointers.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: where this thread's `errno` is.
-    unsafe { *errno = error };
+    result
+        .map_err(|error| {
+            // SAFETY: a call without pointers.
+            let errno = unsafe { libc::__errno_location() };
+            // SAFETY: where this thread's `errno` is.
+            unsafe { *errno = error.into().raw_os_error().unwrap_or_default() };
+        })
+        .ok()
 }
 
 fn exists(path: &CStr) -> bool {
     // SAFETY: the path is a C string.
     unsafe { libc::access(path.as_ptr(), libc::F_OK) == 0 }
-}
-
-/// A request of rtnetlink. Of `netdevice(7)`'s, the one for the queue's length is for real root only.
-#[repr(C)]
-struct LinkRequest {
-    header: Header,
-    /// `struct ifinfomsg`, which finds the interface by the name below: family and type, index, the flags
-    /// to be set, and which flags these words are about.
-    info: [u32; 4],
-    name: Attribute<[u8; 16]>,
-    mtu: Attribute<u32>,
-    queue: Attribute<u32>,
-}
-
-/// `struct nlmsghdr`.
-#[repr(C)]
-#[derive(Default)]
-struct Header {
-    length: u32,
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    port: u32,
-}
-
-/// `struct rtattr` and what it is of.
-#[repr(C)]
-struct Attribute<T> {
-    length: u16,
-    kind: u16,
-    value: T,
-}
-
-impl<T> Attribute<T> {
-    fn new(kind: u16, value: T) -> Self {
-        Self { length: size_of::<Self>() as u16, kind, value }
-    }
-}
-
-/// `struct nlmsgerr`, as far as it is of interest: 0 or a negative error number.
-#[repr(C)]
-#[derive(Default)]
-struct Outcome {
-    header: Header,
-    error: c_int,
-}
-
-/// Gives the interface all that it has, and brings it up.
-fn configure(routes: &OwnedFd, tap: Tap) -> Option<()> {
-    const REQUEST: c_int = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
-    const FLAGS: u32 = (libc::IFF_UP | libc::IFF_NOARP) as u32;
-    let request = LinkRequest {
-        header: Header {
-            length: size_of::<LinkRequest>() as u32,
-            kind: libc::RTM_NEWLINK,
-            flags: REQUEST as u16,
-            ..Header::default()
-        },
-        info: [0, 0, FLAGS, FLAGS],
-        name: Attribute::new(libc::IFLA_IFNAME, *NAME),
-        mtu: Attribute::new(libc::IFLA_MTU, u32::from(tap.mtu)),
-        queue: Attribute::new(libc::IFLA_TXQLEN, QUEUE),
-    };
-    // SAFETY: the request is plain numbers without padding, valid for its length.
-    let sent =
-        unsafe { libc::send(routes.as_raw_fd(), (&raw const request).cast(), size_of::<LinkRequest>(), 0) };
-    (usize::try_from(sent) == Ok(size_of::<LinkRequest>())).then_some(())?;
-    let mut outcome = Outcome::default();
-    let (place, room) = ((&raw mut outcome).cast(), size_of::<Outcome>());
-    // SAFETY: room for so many bytes, of which any are a value. The rest of a longer answer is lost.
-    let received = unsafe { libc::recv(routes.as_raw_fd(), place, room, 0) };
-    (usize::try_from(received) == Ok(room)).then_some(())?;
-    note(-outcome.error);
-    (outcome.error == 0).then_some(())
 }
 
 /// `struct cmsghdr` with one descriptor, padded as `CMSG_SPACE` demands.
