@@ -23,6 +23,15 @@ diagnose
 matchlock setup linux >/dev/null
 setup linux
 
+echo '== making a VM'
+acceleration() {
+    as_lab env MATCHLOCK_KERNEL=/nonexistent matchlock diagnose | grep -A 1 acceleration |
+        sed 's/[0-9][0-9]* ms/N ms/' | words
+}
+acceleration
+mount -o remount,favordynmods /sys/fs/cgroup
+acceleration | head -n 1
+
 echo '== mode of /dev/kvm'
 chmod 600 /dev/kvm
 diagnose
@@ -83,6 +92,10 @@ cd /etc && tail -n +1 modules-load.d/matchlock.conf sysctl.d/60-matchlock.conf u
 /// What they say to that.
 const SAID: &str = r#"== as it boots
 Nothing to do.
+== making a VM
+warning acceleration KVM; this kernel takes N ms to make a VM
+ fix: sudo mount -o remount,favordynmods /sys/fs/cgroup (until the next boot)
+ok acceleration KVM
 == mode of /dev/kvm
 warning /dev/kvm does not let the group kvm in: group N, mode 0600
  fix: sudo matchlock setup linux

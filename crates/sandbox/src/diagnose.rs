@@ -36,6 +36,12 @@ const BOOT_LIMIT: Duration = Duration::from_secs(30);
 /// Memory of the test VM, MiB.
 const BOOT_MEMORY_MB: u32 = 128;
 
+/// What a kernel takes to make a VM that waits for something.
+const SLOW_CREATION: Duration = Duration::from_millis(5);
+
+/// The option of a control group file system that is to be changed often.
+const DYNMODS: &str = "favordynmods";
+
 /// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -141,13 +147,37 @@ fn failure(subject: &'static str, error: &impl Explain) -> Finding {
 fn acceleration() -> Finding {
     let subject = "acceleration";
     match Accelerator::probe() {
-        Accelerator::Kvm => Finding { subject, severity: Severity::Ok, found: "KVM".into(), fix: None },
+        Accelerator::Kvm => {
+            let time = sys::kvm::creation_time().unwrap_or_default();
+            let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+            kvm(time, &mounts)
+        }
         Accelerator::Tcg(reason) => Finding {
             subject,
             severity: Severity::Warning,
             found: format!("none ({reason}); emulation works, programs run 10 to 20 times slower"),
             fix: Some(kvm_fix(reason).to_owned()),
         },
+    }
+}
+
+/// KVM that works, and takes so long to make a VM. It may start a thread for it, which has to join its
+/// maker's control group: since Linux 6.0 that waits for all CPUs, unless control groups are mounted
+/// for being changed often (`cgroup-v2.rst`).
+fn kvm(creation: Duration, mounts: &str) -> Finding {
+    let subject = "acceleration";
+    let place = mounts.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+        [_, place, "cgroup2", options, ..] if !options.split(',').any(|it| it == DYNMODS) => Some(place),
+        _ => None,
+    });
+    match place {
+        Some(place) if creation >= SLOW_CREATION => Finding {
+            subject,
+            severity: Severity::Warning,
+            found: format!("KVM; this kernel takes {} ms to make a VM", creation.as_millis()),
+            fix: Some(format!("sudo mount -o remount,{DYNMODS} {place} (until the next boot)")),
+        },
+        _ => Finding { subject, severity: Severity::Ok, found: "KVM".into(), fix: None },
     }
 }
 
@@ -267,4 +297,29 @@ fn space(subject: &'static str, path: &Path) -> Finding {
     let fix =
         (severity != Severity::Ok).then(|| "free some, for example with `matchlock image gc`".to_owned());
     Finding { subject, severity, found, fix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_makes_vms_slowly_is_told_how_not_to() {
+        let mounts = |option| {
+            format!("proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate{option} 0 0\n")
+        };
+        let slow = kvm(Duration::from_millis(12), &mounts(""));
+        assert_eq!(slow.severity, Severity::Warning);
+        assert_eq!(slow.found, "KVM; this kernel takes 12 ms to make a VM");
+        let fix = "sudo mount -o remount,favordynmods /sys/fs/cgroup (until the next boot)";
+        assert_eq!(slow.fix.as_deref(), Some(fix));
+        let well = [
+            kvm(Duration::from_millis(1), &mounts("")),
+            kvm(Duration::from_millis(12), &mounts(",favordynmods")),
+            kvm(Duration::from_millis(12), ""),
+        ];
+        for finding in well {
+            assert_eq!((finding.severity, finding.fix), (Severity::Ok, None));
+        }
+    }
 }
