@@ -10,6 +10,8 @@ set -eu
 HERE=$(dirname "$0")
 SITE=$1
 PATH=$PATH:/usr/sbin:/sbin
+# A user's 1024 descriptors are not enough for two thousand connections.
+ulimit -Sn "$(ulimit -Hn)"
 cd "$SITE"
 
 # Two web sites behind nginx, one allowed and one not; servers of web.py; of sockets.py; a name server
