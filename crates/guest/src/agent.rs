@@ -110,7 +110,7 @@ impl Agent {
     fn register(&self, id: u64, command: &Arc<Running>) -> Result<Registered<'_>, StartError> {
         let mut commands = self.commands();
         if commands.closed {
-            return Err(StartError::Internal("the sandbox is shutting down".to_owned()));
+            return Err(shutting_down());
         }
         match commands.running.entry(id) {
             Entry::Occupied(_) => return Err(StartError::Internal(format!("a command {id} runs already"))),
@@ -131,6 +131,10 @@ impl Agent {
     fn commands(&self) -> MutexGuard<'_, Commands> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn shutting_down() -> StartError {
+    StartError::Internal("the sandbox is shutting down".to_owned())
 }
 
 /// A command is known.

@@ -1,5 +1,6 @@
 //! `Exec`: a command from its start to its end.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use proto::agent::{Ended, Exec, RecordKind, StartError};
 
 use super::running::Running;
 use super::stdio::Streams;
-use super::{Agent, input, output, start_thread};
+use super::{Agent, input, output, shutting_down, start_thread};
 use crate::command::words;
 use crate::transport::{Stream, StreamError};
 
@@ -29,7 +30,11 @@ fn run(agent: &Agent, stream: &Arc<Stream>, exec: &Exec, request: &[u8]) -> Resu
     let internal = |error: std::io::Error| StartError::Internal(words(&error));
     let streams = Streams::open(exec.stdio, &agent.terminals).map_err(internal)?;
     let Streams { theirs, input, outputs, terminal } = streams;
-    let control = agent.spawner.launch(request, &theirs).map_err(internal)?;
+    let control = agent.spawner.launch(request, &theirs).map_err(|error| match error.kind() {
+        // The spawner was closed.
+        ErrorKind::BrokenPipe => shutting_down(),
+        _ => internal(error),
+    })?;
     // The command has its own by now; with ours open, we would never see the end of them.
     drop(theirs);
 
