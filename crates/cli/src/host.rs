@@ -5,7 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use image::store::Store;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 use vmm::firecracker::Options;
 
@@ -70,6 +71,17 @@ fn directory(variable: &str, default: impl FnOnce(PathBuf) -> PathBuf) -> Result
 
 fn set(variable: &str) -> Option<OsString> {
     env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+/// Makes room for as many descriptors as a program usually may have, while this process has one thread:
+/// whenever the kernel makes room for one of several threads, the thread waits for all CPUs
+/// (`expand_fdtable` of `fs/file.c`), three timer ticks or more.
+pub(crate) fn make_room_for_descriptors() {
+    const ROOM: u64 = 1024;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(ROOM).min(ROOM);
+    let last = i32::try_from(limit).unwrap_or_default() - 1;
+    // Without it everything works, a little later.
+    let _ = fcntl_dupfd_cloexec(rustix::stdio::stderr(), last);
 }
 
 /// Keeps this process, and those that it starts, from being written to disk when they crash: they

@@ -22,6 +22,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     host::forbid_core_dumps();
+    host::make_room_for_descriptors();
     let args = args::Args::parse();
     host::start_log();
     let code = match command::dispatch(args.command) {

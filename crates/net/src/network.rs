@@ -67,7 +67,7 @@ pub struct Network {
     /// If the guest has to trust it.
     authority: Option<Arc<LateAuthority>>,
     tasks: AbortHandle,
-    _stack: Stack,
+    stack: Stack,
 }
 
 impl Network {
@@ -102,7 +102,7 @@ impl Network {
             callback_socket,
         });
         let tasks = tokio::spawn(serve(incoming, stack.replies(), shared)).abort_handle();
-        Ok(Self { authority: trusted, tasks, _stack: stack })
+        Ok(Self { authority: trusted, tasks, stack })
     }
 
     /// The certificate of the sandbox's authority, PEM, if the guest has to trust one.
@@ -113,6 +113,11 @@ impl Network {
     pub fn certificate(&self) -> Result<Option<String>, NetworkError> {
         let Some(authority) = &self.authority else { return Ok(None) };
         Ok(Some(authority.get()?.certificate_pem().to_owned()))
+    }
+
+    /// Ends it for the guest. What that takes the kernel is waited for when this is dropped.
+    pub fn stop(&self) {
+        self.stack.stop();
     }
 }
 

@@ -94,6 +94,11 @@ impl Stack {
         self.shared.fault.get()
     }
 
+    /// Ends the thread, without waiting for it: the kernel may take a while to let go of the link.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
     /// How many frames of the guest's were dropped, by the reason.
     pub fn dropped(&self) -> impl Iterator<Item = (Dropped, u64)> {
         self.shared.dropped()
@@ -102,7 +107,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        self.shared.stop();
+        self.stop();
         if let Some(thread) = self.thread.take() {
             // It does not wait for anything but us. If it panicked, that was reported.
             let _ = thread.join();

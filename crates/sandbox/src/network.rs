@@ -136,6 +136,11 @@ impl Network {
         Ok(self.network.certificate()?)
     }
 
+    /// Ends it for the guest, for good; see [`net::Network::stop`].
+    pub(crate) fn stop(&self) {
+        self.network.stop();
+    }
+
     /// Allows hosts, for new connections and requests.
     pub(crate) fn allow(&self, hosts: &[String]) -> Result<AllowListAddResult, AllowListError> {
         let (before, allowed_hosts) = self.change(hosts, Policy::add)?;

@@ -215,6 +215,10 @@ impl Sandbox {
                 tracing::warn!(id = %self.id(), "the guest did not power off in time");
             }
         }
+        // The kernel takes its time for the end of either, so both end at the same time.
+        if let Some(network) = &self.network {
+            network.stop();
+        }
         self.machine.kill().await;
         tenure.finish();
     }
