@@ -198,7 +198,9 @@ What is compared, and what the floors are:
   answer in each of them.
 * Idle memory is the proportional share (`Pss` of `/proc/PID/smaps_rollup`); `MemAvailable` also has
   what the kernel needs for it. A VMM's memory is what the guest has touched, and the translated code.
-* *On KVM* is in the lab (`scripts/lab`), whose CPU is emulated: only ratios mean something there. Bare Firecracker
+* *On KVM* is in the lab (`scripts/lab`), whose CPU is emulated: only ratios mean something there. *By instructions*: the
+  lab's clock counts them, a nanosecond each, and goes on to the next timer when there are none. So the waits
+  are those of any machine with its kernel (Linux 6.1, 250 ticks a second), and the rest that of a slow one. Bare Firecracker
   has memory and kernel of ours, its serial console, and the initramfs that reboots at once. The server is
   Python's beside the sandboxes on the lab's one CPU, bodies go through the proxy of a sealed network (down) or a
   plain connection (up), and the time of an `exec` of nothing is taken off.
