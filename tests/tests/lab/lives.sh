@@ -1,5 +1,7 @@
 # Every kind of life that a sandbox can have, by either VMM.
-matchlock diagnose | grep -E '^.{8} (acceleration|firecracker|test VM)' | sed 's/  */ /g; s/after [0-9]* ms/after N ms/'
+matchlock diagnose | grep -E '^.{8} (acceleration|firecracker|test VM)' |
+    # Whether the kernel takes long to make a VM is its own affair here.
+    sed 's/  */ /g; s/after [0-9]* ms/after N ms/; s/^.*acceleration KVM.*/acceleration KVM/'
 matchlock image import busybox </tmp/busybox.tar >/dev/null 2>&1
 for volume in data shown; do matchlock volume create $volume --size 16 >/dev/null; done
 
