@@ -54,6 +54,8 @@ fn sent(permit: &Permit, https: bool, input: &[u8]) -> (bool, Vec<u8>) {
     let mut query = query;
     let result = policy().secrets().substitute(permit, https, &mut headers, &path, &mut query);
     let mut bytes = query.unwrap_or_default().into_bytes();
+    // Or its end and the beginning of a header were a value that nobody sends.
+    bytes.push(b'\n');
     for value in headers.values() {
         bytes.extend_from_slice(value.as_bytes());
         bytes.push(b'\n');
