@@ -148,9 +148,8 @@ fn acceleration() -> Finding {
     let subject = "acceleration";
     match Accelerator::probe() {
         Accelerator::Kvm => {
-            let time = sys::kvm::creation_time().unwrap_or_default();
             let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-            kvm(time, &mounts)
+            kvm(&mounts, || sys::kvm::creation_time().unwrap_or_default())
         }
         Accelerator::Tcg(reason) => Finding {
             subject,
@@ -161,17 +160,17 @@ fn acceleration() -> Finding {
     }
 }
 
-/// KVM that works, and takes so long to make a VM. It may start a thread for it, which has to join its
-/// maker's control group: since Linux 6.0 that waits for all CPUs, unless control groups are mounted
-/// for being changed often (`cgroup-v2.rst`).
-fn kvm(creation: Duration, mounts: &str) -> Finding {
+/// KVM that works, and takes so long to make a VM, which is measured if something can be done about it. It may
+/// start a thread for it, which has to join its maker's control group: since Linux 6.0 that waits for all CPUs,
+/// unless control groups are mounted for being changed often (`cgroup-v2.rst`).
+fn kvm(mounts: &str, creation_time: impl FnOnce() -> Duration) -> Finding {
     let subject = "acceleration";
     let place = mounts.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
         [_, place, "cgroup2", options, ..] if !options.split(',').any(|it| it == DYNMODS) => Some(place),
         _ => None,
     });
-    match place {
-        Some(place) if creation >= SLOW_CREATION => Finding {
+    match place.map(|place| (place, creation_time())) {
+        Some((place, creation)) if creation >= SLOW_CREATION => Finding {
             subject,
             severity: Severity::Warning,
             found: format!("KVM; this kernel takes {} ms to make a VM", creation.as_millis()),
@@ -308,15 +307,15 @@ mod tests {
         let mounts = |option| {
             format!("proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate{option} 0 0\n")
         };
-        let slow = kvm(Duration::from_millis(12), &mounts(""));
+        let slow = kvm(&mounts(""), || Duration::from_millis(12));
         assert_eq!(slow.severity, Severity::Warning);
         assert_eq!(slow.found, "KVM; this kernel takes 12 ms to make a VM");
         let fix = "sudo mount -o remount,favordynmods /sys/fs/cgroup (until the next boot)";
         assert_eq!(slow.fix.as_deref(), Some(fix));
         let well = [
-            kvm(Duration::from_millis(1), &mounts("")),
-            kvm(Duration::from_millis(12), &mounts(",favordynmods")),
-            kvm(Duration::from_millis(12), ""),
+            kvm(&mounts(""), || Duration::from_millis(1)),
+            kvm(&mounts(",favordynmods"), || Duration::from_millis(12)),
+            kvm("", || Duration::from_millis(12)),
         ];
         for finding in well {
             assert_eq!((finding.severity, finding.fix), (Severity::Ok, None));
