@@ -15,7 +15,7 @@ use rustix::net::{SendFlags, send};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use confinement::{Confinement, ConfinementError};
-pub(crate) use init::init;
+pub(crate) use init::{init, reap_all};
 
 mod account;
 mod confinement;

@@ -130,8 +130,7 @@ fn serve(agent: BorrowedFd<'_>, confinement: &Confinement) -> ! {
 /// Tells the agent when all children have ended, and lives until the VM ends: an end of ours would be taken for
 /// a failure.
 fn retire(agent: BorrowedFd<'_>) -> ! {
-    // With their ends ignored, this waits for all of them.
-    while matches!(wait(WaitOptions::empty()), Ok(_) | Err(Errno::INTR)) {}
+    command::reap_all();
     let _ = send(agent, &[0], SendFlags::NOSIGNAL);
     loop {
         thread::park();

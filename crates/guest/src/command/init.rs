@@ -150,6 +150,11 @@ impl Supervisor {
 /// Ends everything else in the PID namespace. After this nothing more can be written anywhere.
 fn kill_and_reap_all() {
     let _ = signal::send_to_all(Signal::KILL.as_raw());
+    reap_all();
+}
+
+/// Waits until this process has no children any more.
+pub(crate) fn reap_all() {
     while let Ok(Some(_)) | Err(rustix::io::Errno::INTR) = wait(WaitOptions::empty()) {}
 }
 
