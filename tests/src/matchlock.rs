@@ -238,6 +238,18 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// Makes `path` a copy of the binary under test, to be started from there.
+///
+/// A process of its own writes it: a writer of ours would be inherited by what another test starts at
+/// that moment, and nobody can execute a file that somebody has open for writing (`ETXTBSY`).
+///
+/// # Panics
+/// When there is no space for it.
+pub fn copy_binary(path: &Path) {
+    let copied = Command::new("cp").arg(binary()).arg(path).status().expect("cp cannot be started");
+    assert!(copied.success(), "cannot copy the binary to {}", path.display());
+}
+
 fn base() -> TempDir {
     let base = tempfile::tempdir().expect("a temporary directory");
     std::fs::create_dir(base.path().join("user")).expect("the directory is ours");

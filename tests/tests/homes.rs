@@ -66,10 +66,9 @@ fn a_home_that_cannot_be_used_is_told_with_what_to_do() {
 #[test]
 fn a_user_without_rights_or_groups_can_do_it_all() {
     assert!(rustix::process::geteuid().is_root(), "this test becomes another user: run it as root");
-    let matchlock = Matchlock::new();
     let base = tempfile::tempdir().unwrap();
     let program = base.path().join("matchlock");
-    fs::copy(matchlock.command(&["version"]).get_program(), &program).unwrap();
+    harness::matchlock::copy_binary(&program);
     let kernels = tool::user_cache().join("kernels");
     let cache = base.path().join("cache");
     fs::create_dir(&cache).unwrap();
@@ -116,8 +115,7 @@ fn a_secret_in_the_environment_is_in_no_process_and_no_core_and_no_others_file()
 fn a_program_that_is_replaced_serves_on_and_the_new_one_starts() {
     let matchlock = Matchlock::new();
     let program = matchlock.user_home().join("matchlock");
-    let original = matchlock.command(&["version"]).get_program().to_owned();
-    fs::copy(&original, &program).unwrap();
+    harness::matchlock::copy_binary(&program);
     let run = |words: &[&str]| {
         let template = matchlock.command(words);
         let mut command = Command::new(&program);
@@ -134,7 +132,7 @@ fn a_program_that_is_replaced_serves_on_and_the_new_one_starts() {
     let id = run(&["run", "-d", "--image", BUSYBOX, "--", "sleep", "1000"]).trim().to_owned();
     // As package managers do it.
     fs::remove_file(&program).unwrap();
-    fs::copy(&original, &program).unwrap();
+    harness::matchlock::copy_binary(&program);
     let old = fs::read_link(format!("/proc/{}/exe", matchlock.owner(&id).as_raw_nonzero())).unwrap();
     assert!(old.to_string_lossy().ends_with("(deleted)"), "{}", old.display());
     assert_eq!(run(&["exec", &id, "echo", "served"]), "served\n");

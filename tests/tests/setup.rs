@@ -26,8 +26,7 @@ impl Public {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(directory.path(), mode).expect("the directory is ours");
-        std::fs::copy(matchlock::binary(), directory.path().join("matchlock"))
-            .expect("there is space for it");
+        matchlock::copy_binary(&directory.path().join("matchlock"));
         Self(directory)
     }
 

@@ -191,7 +191,9 @@ fn the_walls_stand_for_ordinary_users_too() {
     let folder = std::env::temp_dir().join(format!("jail-test-as-user-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     let copy = folder.join("jail");
-    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    // Written by nobody that another test's child could inherit it from: it is executed.
+    let copied = std::process::Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&copy).status();
+    assert!(copied.unwrap().success());
     let output = std::process::Command::new("setpriv")
         .args(["--reuid=12345", "--regid=12345", "--clear-groups"])
         .arg(&copy)

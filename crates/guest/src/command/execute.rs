@@ -131,8 +131,12 @@ mod tests {
         assert!(matches!(failed("a\0b"), StartError::Internal(_)));
 
         let script = std::env::temp_dir().join(format!("matchlock-script-{}", std::process::id()));
-        fs::write(&script, "#!/no/such/interpreter\n").unwrap();
-        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        // Written by nobody that another test's child could inherit it from: it is executed.
+        let written = std::process::Command::new("sh")
+            .args(["-c", r#"echo '#!/no/such/interpreter' >"$0" && chmod 755 "$0""#])
+            .arg(&script)
+            .status();
+        assert!(written.unwrap().success());
         let error = failed(script.to_str().unwrap());
         assert!(matches!(error, StartError::NotFound { reason, .. } if reason.contains("interpreter")));
         fs::remove_file(script).unwrap();

@@ -1,7 +1,6 @@
 //! Registries that ask who it is.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -168,8 +167,12 @@ fn helper_programs_are_asked_and_their_failure_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let helper = |name: &str, script: &str| {
         let path = folder.path().join(format!("docker-credential-{name}"));
-        fs::write(&path, format!("#!/bin/sh\nread server\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by nobody that another test's child could inherit it from: it is executed.
+        let written = std::process::Command::new("sh")
+            .args(["-c", r#"printf '#!/bin/sh\nread server\n%s\n' "$2" >"$1" && chmod 755 "$1""#, "sh"])
+            .args([path.as_os_str(), script.as_ref()])
+            .status();
+        assert!(written.unwrap().success());
     };
     helper(
         "good",
