@@ -41,11 +41,12 @@ pub enum KvmUnusable {
 /// in a guest some hundred, an interpreter less than one.
 pub const LEAST_MLOOPS: u64 = 20;
 
-/// How long the probe may take if KVM is fast; one that is slow takes the least of rounds, about 0.3 s.
-const ROUNDS_FOR: Duration = Duration::from_millis(3);
+/// How many rounds the probe takes if KVM is fast: the first also pays for page faults, and one may be
+/// interrupted. That is a fraction of a millisecond; where it is slow, one round takes 0.1 s or more.
+const ROUNDS: u32 = 3;
 
-/// The first round also pays for page faults, and one may be interrupted.
-const LEAST_ROUNDS: u32 = 3;
+/// How long a KVM that seems slow has to show that it was only interrupted.
+const DOUBT: Duration = Duration::from_millis(30);
 
 /// Loops of the guest in each round.
 const LOOPS: u32 = 65_535;
@@ -162,8 +163,7 @@ fn measure() -> Result<u64, KvmUnusable> {
     }
     let guest = Guest::new(&device)?;
     let speed = guest.speed()?;
-    // The kernel takes its time for the end of a VM, which nobody has to wait for. Without a thread we do.
-    let _ = std::thread::Builder::new().name("kvm probe".to_owned()).spawn(move || drop(guest));
+    guest.end();
     if speed < LEAST_MLOOPS { Err(KvmUnusable::TooSlow(speed)) } else { Ok(speed) }
 }
 
@@ -182,7 +182,7 @@ pub fn module() -> Option<&'static str> {
 struct Guest {
     vcpu: OwnedFd,
     run: Mapping,
-    /// Both must outlive the vCPU.
+    /// Both must outlive what the vCPU runs.
     _memory: Mapping,
     _machine: OwnedFd,
 }
@@ -245,7 +245,8 @@ impl Guest {
         let start = Instant::now();
         let mut best = 0;
         for round in 0.. {
-            if round >= LEAST_ROUNDS && start.elapsed() > ROUNDS_FOR {
+            let enough = best >= LEAST_MLOOPS || start.elapsed() > DOUBT;
+            if round >= ROUNDS && enough {
                 break;
             }
             let start = Instant::now();
@@ -254,6 +255,16 @@ impl Guest {
             best = best.max(u64::from(LOOPS) / micros.max(1));
         }
         Ok(best)
+    }
+
+    /// The kernel takes its time for the end of a VM, ten milliseconds and more in whoever closes it last, and
+    /// nobody has to wait for that: a thread closes it.
+    fn end(self) {
+        let Self { vcpu, run, _machine: machine, .. } = self;
+        // The mapping holds the vCPU too, and each child that is forked from here on would have it.
+        drop(run);
+        // Without a thread we do wait.
+        let _ = std::thread::Builder::new().name("kvm probe".to_owned()).spawn(|| drop((vcpu, machine)));
     }
 
     fn round(&self) -> Result<(), KvmUnusable> {
@@ -273,9 +284,6 @@ struct Mapping {
     start: *mut u8,
     size: usize,
 }
-
-// SAFETY: the memory belongs to the process, and its owner alone uses it.
-unsafe impl Send for Mapping {}
 
 impl Mapping {
     fn new(size: usize, flags: libc::c_int, fd: RawFd) -> Result<Self, KvmUnusable> {

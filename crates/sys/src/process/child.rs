@@ -267,9 +267,11 @@ impl Plan {
 pub(super) fn try_namespaces() -> io::Result<()> {
     block_signals()?;
     let identity = Identity::mapped();
-    let flags = c_long::from(NAMESPACES | libc::CLONE_NEWUSER | libc::SIGCHLD);
+    // With copies of our descriptors it might be the last to close what is closed here meanwhile, and we would
+    // wait for the end of a VM that has nothing to do with it (`kvm::probe`).
+    let flags = c_long::from(NAMESPACES | libc::CLONE_NEWUSER | libc::CLONE_FILES | libc::SIGCHLD);
     // SAFETY: without CLONE_VM the child gets a copy of our memory and of this stack, as with fork; it
-    // only makes system calls, and never returns.
+    // only makes system calls, leaves no descriptor open or closed that was not, and never returns.
     let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if child == 0 {
         let errno = match identity.assume(&[]) {
