@@ -14,7 +14,7 @@ fn the_firecracker_driver_passes_its_tests_on_kvm() {
     let output = Running::start(&mut tests, Duration::from_secs(900)).wait();
     let said = output.stdout_text();
     assert!(
-        output.code == Some(0) && said.contains("test result: ok. 5 passed"),
+        output.code == Some(0) && said.contains("test result: ok. 6 passed"),
         "{said}\n{}",
         output.stderr_text()
     );

@@ -6,11 +6,11 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use mkext4::sink::RegionSink;
-use mkext4::{FsBuilder, Options};
+use mkext4::{FsBuilder, Layout, Options};
 
 /// What an empty file system is to be.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Layout {
+pub(crate) struct Shape {
     /// Its size, MiB.
     pub(crate) size_mb: u64,
     /// Its journal, blocks of 4 KiB; by its size, as `mkfs.ext4` does, if `None`.
@@ -39,16 +39,21 @@ impl From<mkext4::Error> for LayoutError {
     }
 }
 
-/// Makes the empty file `disk` an empty file system. What is zero takes no space.
-pub(crate) fn lay_out(disk: &File, layout: Layout) -> Result<(), LayoutError> {
-    let size_bytes = layout.size_mb * 1024 * 1024;
-    disk.set_len(size_bytes).map_err(LayoutError::Write)?;
-    let mut options = Options::new(size_bytes, layout.uuid, layout.epoch);
-    // Blocks that only root may take are of use where root has to repair things.
-    options.reserved_percent = 0;
-    options.journal_blocks = layout.journal_blocks;
-    let sealed = FsBuilder::new(options).and_then(FsBuilder::seal)?;
-    sealed.writer(Sparse(disk)).and_then(mkext4::build::ImageWriter::finish)?;
+impl Shape {
+    /// Lays it out, in memory: a few instructions for each of its blocks.
+    pub(crate) fn lay_out(self) -> Result<Layout, LayoutError> {
+        let mut options = Options::new(self.size_mb * 1024 * 1024, self.uuid, self.epoch);
+        // Blocks that only root may take are of use where root has to repair things.
+        options.reserved_percent = 0;
+        options.journal_blocks = self.journal_blocks;
+        Ok(FsBuilder::new(options).and_then(FsBuilder::seal)?)
+    }
+}
+
+/// Makes the empty file `disk` a file system. What is zero takes no space.
+pub(crate) fn write(layout: &Layout, disk: &File) -> Result<(), LayoutError> {
+    disk.set_len(layout.image_len()).map_err(LayoutError::Write)?;
+    layout.writer(Sparse(disk)).and_then(mkext4::build::ImageWriter::finish)?;
     Ok(())
 }
 
@@ -119,7 +124,8 @@ mod tests {
         assert_eq!(content(&disk).unwrap(), Content::Foreign, "empty");
         disk.set_len(1 << 20).unwrap();
         assert_eq!(content(&disk).unwrap(), Content::Foreign, "zeros");
-        lay_out(&disk, Layout { size_mb: 16, journal_blocks: None, uuid: [1; 16], epoch: 0 }).unwrap();
+        let shape = Shape { size_mb: 16, journal_blocks: None, uuid: [1; 16], epoch: 0 };
+        write(&shape.lay_out().unwrap(), &disk).unwrap();
         assert_eq!(content(&disk).unwrap(), Content::Clean);
         let debugfs =
             Command::new("debugfs").args(["-w", "-R", "feature needs_recovery"]).arg(&path).output();

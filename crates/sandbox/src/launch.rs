@@ -29,7 +29,7 @@ use crate::network::{self, Network};
 use crate::process;
 use crate::random::random;
 use crate::running::Sandbox;
-use crate::scratch::{self, ScratchError};
+use crate::scratch::{self, Blank, ScratchError};
 use crate::state::{NewSandbox, State, StateError};
 use crate::tenure::{Tenure, TenureError};
 use crate::timings::Timings;
@@ -202,6 +202,8 @@ pub struct Created {
     blueprint: Blueprint,
     /// The VMM on record.
     backend: String,
+    /// What becomes the disk, unless it is kept and has one.
+    blank: Option<Blank>,
 }
 
 /// What a sandbox is started with.
@@ -221,11 +223,12 @@ pub struct Engine<'a> {
 }
 
 impl Created {
-    /// Makes a new one, to be run by `backend` ([`Driver::name`]). The caller holds the image's layers.
+    /// Makes a new one with `blank` as its disk, to be run by `backend` ([`Driver::name`]). The caller holds the
+    /// image's layers.
     ///
     /// # Errors
     /// See [`LaunchError`]; nothing is left behind.
-    pub fn new(site: &Site, blueprint: Blueprint, backend: &str) -> Result<Self, LaunchError> {
+    pub fn new(site: &Site, blueprint: Blueprint, backend: &str, blank: Blank) -> Result<Self, LaunchError> {
         let spec = &blueprint.spec;
         let text = serde_json::to_string(&blueprint).expect("plain data can be encoded");
         let mut tenure = Tenure::begin(&site.home, &site.state, |id| NewSandbox {
@@ -237,15 +240,18 @@ impl Created {
             spec: text,
             owner_pid: Some(std::process::id()),
         })?;
-        if spec.keep {
+        let blank = if spec.keep {
             tenure.plan(Resource::ImagePin { path: site.images.pin_path(tenure.directory()) })?;
             site.images.pin(&blueprint.image, tenure.directory())?;
             let path = tenure.directory().join(SCRATCH_FILE);
             tenure.plan(Resource::ScratchDisk { path: path.clone() })?;
-            scratch::create_named(&path, spec.resources.disk_mb, uuid()?, epoch())?;
-        }
+            scratch::create_named(&path, blank)?;
+            None
+        } else {
+            Some(blank)
+        };
         tenure.advance(Phase::Created)?;
-        Ok(Self { tenure, blueprint, backend: backend.to_owned() })
+        Ok(Self { tenure, blueprint, backend: backend.to_owned(), blank })
     }
 
     /// Takes over one that exists; `lock` is its owner's lock.
@@ -258,7 +264,8 @@ impl Created {
         let lock = site.home.accept(id, lock).map_err(TenureError::from)?;
         let tenure = Tenure::resume(&site.home, &site.state, id, Some(lock))?;
         tenure.own()?;
-        Ok(Self { tenure, blueprint, backend: record.backend })
+        let blank = (!blueprint.spec.keep).then(|| Blank::begin(blueprint.spec.resources.disk_mb));
+        Ok(Self { tenure, blank: blank.transpose()?, blueprint, backend: record.backend })
     }
 
     /// Its identifier.
@@ -293,12 +300,12 @@ impl Created {
     /// See [`LaunchError`]; a new sandbox leaves nothing behind, one that ran before can be started
     /// again.
     pub async fn start(self, engine: Engine<'_>, timings: &mut Timings) -> Result<Sandbox, LaunchError> {
-        let Self { mut tenure, blueprint, backend } = self;
+        let Self { mut tenure, blueprint, backend, blank } = self;
         // The choice may be another one today.
         if backend != engine.vmm.name() {
             tenure.run_by(engine.vmm.name())?;
         }
-        let outcome = start(&mut tenure, &blueprint, engine, timings).await;
+        let outcome = start(&mut tenure, &blueprint, blank, engine, timings).await;
         match outcome {
             Ok(parts) => Ok(Sandbox::new(parts, blueprint, tenure)),
             Err(error) => {
@@ -325,6 +332,7 @@ pub(crate) struct Parts {
 async fn start(
     tenure: &mut Tenure,
     blueprint: &Blueprint,
+    blank: Option<Blank>,
     engine: Engine<'_>,
     timings: &mut Timings,
 ) -> Result<Parts, LaunchError> {
@@ -332,7 +340,7 @@ async fn start(
     tenure.advance(Phase::Starting)?;
     timings.mark("state directory");
     let log = Log::open(tenure.directory(), log::OUTPUT).map_err(LaunchError::Log)?;
-    let (mut disks, root) = disks(tenure.directory(), &engine.layers, spec)?;
+    let (mut disks, root) = disks(tenure.directory(), &engine.layers, spec, blank)?;
     let mut mounts = Vec::with_capacity(spec.disks.len());
     for attached in disk::attach(&spec.disks, &engine.volumes)? {
         disks.push(attached.disk);
@@ -402,7 +410,12 @@ pub(crate) async fn exit_or(machine: &Machine, error: impl Into<LaunchError>) ->
 }
 
 /// The disks of a VM, and how its guest puts them together.
-fn disks(directory: &Path, layers: &LayerSet, spec: &SandboxSpec) -> Result<(Vec<Disk>, Root), LaunchError> {
+fn disks(
+    directory: &Path,
+    layers: &LayerSet,
+    spec: &SandboxSpec,
+    blank: Option<Blank>,
+) -> Result<(Vec<Disk>, Root), LaunchError> {
     let mut disks = Vec::new();
     for (number, layer) in layers.disks().iter().enumerate() {
         let file = layer.file().try_clone().map_err(LaunchError::Layer)?;
@@ -410,10 +423,9 @@ fn disks(directory: &Path, layers: &LayerSet, spec: &SandboxSpec) -> Result<(Vec
     }
     let serials = disks.iter().map(|disk| disk.serial.clone()).collect();
     let root = Root { layers: serials, scratch: SCRATCH.to_owned(), durable: spec.keep };
-    let (file, access) = if spec.keep {
-        (scratch::open_named(&directory.join(SCRATCH_FILE))?, Access::Durable)
-    } else {
-        (scratch::create(directory, spec.resources.disk_mb, uuid()?, epoch())?, Access::Scratch)
+    let (file, access) = match blank {
+        Some(blank) => (scratch::create(directory, blank)?, Access::Scratch),
+        None => (scratch::open_named(&directory.join(SCRATCH_FILE))?, Access::Durable),
     };
     disks.push(Disk { serial: SCRATCH.to_owned(), file, access });
     Ok((disks, root))
@@ -428,11 +440,12 @@ fn boot_config(
 ) -> BootConfig {
     let hosts =
         spec.add_hosts.iter().map(|(address, name)| HostEntry { address: *address, name: name.clone() });
+    let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     BootConfig {
         hostname: spec.hostname.clone().unwrap_or_else(|| id.to_string()),
         hosts: hosts.collect(),
         dns_servers: spec.shown_dns_servers().to_vec(),
-        clock_unix_ns: u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX),
+        clock_unix_ns: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
         entropy,
         disks: Vec::new(),
         root,
@@ -441,16 +454,4 @@ fn boot_config(
         network: None,
         certificate: None,
     }
-}
-
-fn uuid() -> Result<[u8; 16], LaunchError> {
-    random().map_err(LaunchError::Entropy)
-}
-
-fn epoch() -> i64 {
-    i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX)
-}
-
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

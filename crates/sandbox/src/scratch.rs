@@ -7,13 +7,16 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
 use api::error::io_kind;
 use api::{Explain, Kind};
 use sys::draft::Draft;
 use thiserror::Error;
 
-use crate::ext4::{self, Layout, LayoutError};
+use crate::ext4::{self, LayoutError, Shape};
+use crate::random::random;
 use crate::volume::{self, Use};
 
 /// Journal of a scratch disk, in blocks of 4 KiB: 4 MiB. ext4's own default (64 MiB at 5 GiB)
@@ -23,6 +26,9 @@ const JOURNAL_BLOCKS: u32 = 1024;
 /// A scratch disk could not be made.
 #[derive(Debug, Error)]
 pub enum ScratchError {
+    /// The host's kernel gave no randomness or no thread.
+    #[error("cannot begin with a scratch disk")]
+    Begin(#[source] io::Error),
     /// The file could not be made or written.
     #[error("cannot make a scratch disk in {}", directory.display())]
     File {
@@ -55,7 +61,7 @@ pub enum ScratchError {
 impl Explain for ScratchError {
     fn kind(&self) -> Kind {
         match self {
-            Self::File { source, .. } => io_kind(source),
+            Self::Begin(source) | Self::File { source, .. } => io_kind(source),
             Self::Layout { .. } => Kind::InvalidInput,
             Self::Kept { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => Kind::Conflict,
             Self::Kept { source, .. } => io_kind(source),
@@ -69,28 +75,53 @@ impl Explain for ScratchError {
                 Some("free disk space there, or set MATCHLOCK_HOME to another file system".into())
             }
             Self::Layout { .. } => Some("choose another --disk-size".into()),
-            Self::Kept { .. } | Self::Busy(_) => None,
+            Self::Begin(_) | Self::Kept { .. } | Self::Busy(_) => None,
         }
     }
 }
 
-/// Makes an empty scratch disk of `size_mb` MiB in a nameless file of `directory`.
+/// An empty file system, which a thread lays out in memory while other things are done: some milliseconds for
+/// tens of GiB.
+#[derive(Debug)]
+pub struct Blank {
+    size_mb: u64,
+    layout: JoinHandle<Result<mkext4::Layout, LayoutError>>,
+}
+
+impl Blank {
+    /// Begins with one of `size_mb` MiB.
+    ///
+    /// # Errors
+    /// When the kernel gives no randomness or no thread.
+    pub fn begin(size_mb: u64) -> Result<Self, ScratchError> {
+        let uuid = random().map_err(ScratchError::Begin)?;
+        let epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+        let shape = Shape { size_mb, journal_blocks: Some(JOURNAL_BLOCKS), uuid, epoch };
+        let thread = thread::Builder::new().name("scratch disk".to_owned());
+        let layout = thread.spawn(move || shape.lay_out()).map_err(ScratchError::Begin)?;
+        Ok(Self { size_mb, layout })
+    }
+
+    /// Waits for it, and makes it a file of `directory`.
+    fn draft(self, directory: &Path) -> Result<Draft, ScratchError> {
+        let file = |source: io::Error| ScratchError::File { directory: directory.to_owned(), source };
+        let mut disk = Draft::create(directory).map_err(file)?;
+        let layout = self.layout.join().expect("laying out does not panic");
+        layout.and_then(|layout| ext4::write(&layout, disk.file())).map_err(|error| match error {
+            LayoutError::Write(source) => file(source),
+            LayoutError::Layout(source) => ScratchError::Layout { size_mb: self.size_mb, source },
+        })?;
+        Ok(disk)
+    }
+}
+
+/// Makes an empty scratch disk in a nameless file of `directory`.
 ///
 /// # Errors
 /// When `directory`'s file system is full or cannot hold such a file.
-pub fn create(directory: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<File, ScratchError> {
-    Ok(draft(directory, size_mb, uuid, epoch)?.into_file())
-}
-
-fn draft(directory: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<Draft, ScratchError> {
-    let file = |source: io::Error| ScratchError::File { directory: directory.to_owned(), source };
-    let mut disk = Draft::create(directory).map_err(file)?;
-    let layout = Layout { size_mb, journal_blocks: Some(JOURNAL_BLOCKS), uuid, epoch };
-    ext4::lay_out(disk.file(), layout).map_err(|error| match error {
-        LayoutError::Write(source) => file(source),
-        LayoutError::Layout(source) => ScratchError::Layout { size_mb, source },
-    })?;
-    Ok(disk)
+pub fn create(directory: &Path, blank: Blank) -> Result<File, ScratchError> {
+    Ok(blank.draft(directory)?.into_file())
 }
 
 /// Makes a scratch disk that outlives its VM, at `path`, where nothing may be yet. It is locked, see
@@ -98,9 +129,8 @@ fn draft(directory: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<D
 ///
 /// # Errors
 /// As of [`create`]; when something is at `path`. No half disk is left there.
-pub fn create_named(path: &Path, size_mb: u64, uuid: [u8; 16], epoch: i64) -> Result<File, ScratchError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let mut disk = draft(directory, size_mb, uuid, epoch)?;
+pub fn create_named(path: &Path, blank: Blank) -> Result<File, ScratchError> {
+    let mut disk = blank.draft(path.parent().unwrap_or(Path::new("/")))?;
     lock(disk.file(), path)?;
     disk.publish(path).map_err(|source| ScratchError::Kept { path: path.to_owned(), source })
 }

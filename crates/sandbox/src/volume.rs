@@ -23,7 +23,7 @@ pub(crate) use error::BUSY;
 pub use error::VolumeError;
 use error::failed;
 
-use crate::ext4::{self, Layout, LayoutError};
+use crate::ext4::{self, LayoutError, Shape};
 use crate::identity::Identity;
 use crate::random::random;
 
@@ -78,8 +78,9 @@ impl Volumes {
         let uuid = random().map_err(make)?;
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
-        let layout = Layout { size_mb, journal_blocks: None, uuid, epoch };
-        ext4::lay_out(draft.file(), layout).map_err(|error| match error {
+        let shape = Shape { size_mb, journal_blocks: None, uuid, epoch };
+        let written = shape.lay_out().and_then(|layout| ext4::write(&layout, draft.file()));
+        written.map_err(|error| match error {
             LayoutError::Write(error) => make(error),
             LayoutError::Layout(source) => VolumeError::Layout { size_mb, source },
         })?;

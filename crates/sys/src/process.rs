@@ -22,14 +22,16 @@ use crate::jail::{Jail, JailError, Layer, Wall};
 use child::{Plan, Step};
 pub use tap::Tap;
 
-/// A program to be run in a jail. It starts in `/`, in a session of its own, with an empty
-/// environment and only the descriptors listed.
+/// A program to be run in a jail. It starts in `/`, in a session of its own, with only the environment and
+/// the descriptors listed.
 #[derive(Debug)]
 pub struct Command {
     /// Absolute path.
     pub program: PathBuf,
     /// Arguments, without the program's name.
     pub args: Vec<OsString>,
+    /// Its environment, each variable as `NAME=VALUE`.
+    pub environment: Vec<OsString>,
     /// Its descriptors: the first is its standard input and so on, without gaps.
     pub descriptors: Vec<OwnedFd>,
     /// Its walls.
@@ -60,8 +62,8 @@ pub enum Status {
 /// A child that could not be started.
 #[derive(Debug, Error)]
 pub enum SpawnError {
-    /// An argument with a NUL byte in it.
-    #[error("argument {0:?} contains a NUL byte")]
+    /// An argument or a variable with a NUL byte in it.
+    #[error("{0:?}, an argument or a variable, contains a NUL byte")]
     Argument(OsString),
     /// More descriptors than we are prepared to hand over.
     #[error("{0} descriptors are too many for one process")]
@@ -112,10 +114,9 @@ impl Command {
     /// Clones, jails and executes, with as many namespaces as this host lets us have.
     fn clone_jailed(self) -> Result<Child, SpawnError> {
         let program = c_string(self.program.clone().into_os_string())?;
-        let mut argv = vec![program.clone()];
-        for arg in self.args {
-            argv.push(c_string(arg)?);
-        }
+        let args = std::iter::once(Ok(program.clone())).chain(self.args.into_iter().map(c_string));
+        let argv = args.collect::<Result<_, _>>()?;
+        let environment = self.environment.into_iter().map(c_string).collect::<Result<_, _>>()?;
         // Out of the way of the numbers that the child gives them.
         let high = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, child::HIGH).map_err(io_error);
         let descriptors = self.descriptors.iter().map(high).collect::<Result<Vec<_>, _>>()?;
@@ -141,6 +142,7 @@ impl Command {
         let plan = Plan {
             program,
             argv,
+            environment,
             descriptors: descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
             report: reported.as_raw_fd(),
             owner: owner.as_raw_fd(),

@@ -39,7 +39,8 @@ fn bash(script: &str, jail: Jail) -> Shell {
     let descriptors: Vec<OwnedFd> = vec![nothing.into(), writer.try_clone().unwrap().into(), writer.into()];
     let args = vec!["-c".into(), script.into()];
     let (ended, status) = mpsc::channel();
-    let command = Command { program: "/bin/bash".into(), args, descriptors, jail, tap: None };
+    let environment = vec!["GIVEN=this alone".into()];
+    let command = Command { program: "/bin/bash".into(), args, environment, descriptors, jail, tap: None };
     let process = command.spawn(move |status| ended.send(status).unwrap_or_default()).unwrap();
     Shell { process, output, status }
 }
@@ -109,7 +110,7 @@ fn a_jailed_process_has_no_network_and_no_sockets_at_all() {
 }
 
 #[test]
-fn a_jailed_process_inherits_nothing() {
+fn a_jailed_process_inherits_nothing_but_what_it_is_given() {
     let leaked = File::open("/etc/hostname").unwrap();
     // Without close-on-exec, as careless code leaves descriptors.
     rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).unwrap();
@@ -119,7 +120,8 @@ fn a_jailed_process_inherits_nothing() {
     let variables: Vec<&str> = output.lines().take_while(|line| !line.starts_with("cwd")).collect();
     // What bash makes itself.
     let own = |line: &str| ["PWD=", "SHLVL=", "_="].iter().any(|own| line.starts_with(own));
-    assert!(variables.into_iter().all(own), "{output}");
+    let given: Vec<&str> = variables.into_iter().filter(|line| !own(line)).collect();
+    assert_eq!(given, ["GIVEN=this alone"], "{output}");
     assert!(output.ends_with("cwd /\n0\n32\n0077\ndone\n"), "{output}");
 }
 
@@ -170,8 +172,14 @@ fn ended_processes_are_reaped_and_dropped_ones_killed() {
 fn what_cannot_be_executed_is_an_error() {
     let spawn = |program: &str, args: &[&str]| {
         let args = args.iter().map(Into::into).collect();
-        let command =
-            Command { program: program.into(), args, descriptors: Vec::new(), jail: jail(), tap: None };
+        let command = Command {
+            program: program.into(),
+            args,
+            environment: Vec::new(),
+            descriptors: Vec::new(),
+            jail: jail(),
+            tap: None,
+        };
         command.spawn(|_| ()).map(|_| ()).unwrap_err()
     };
     let error =
@@ -233,7 +241,8 @@ fn an_interface_reaches_nobody_but_us_and_the_kernel_behind_it_is_silent() {
     let descriptors: Vec<OwnedFd> = vec![nothing.into(), writer.try_clone().unwrap().into(), writer.into()];
     let args = vec!["-c".into(), GUEST.into()];
     let tap = Some(Tap { mtu: 65_520 });
-    let command = Command { program: "/usr/bin/python3".into(), args, descriptors, jail, tap };
+    let command =
+        Command { program: "/usr/bin/python3".into(), args, environment: Vec::new(), descriptors, jail, tap };
     let mut process = command.spawn(|_| ()).unwrap();
     let frames = process.take_frames().unwrap();
     assert!(process.take_frames().is_none());
@@ -287,7 +296,14 @@ print(s.accept()[0].recv(5))",
     let nothing = File::open("/dev/null").unwrap();
     let descriptors: Vec<OwnedFd> = vec![nothing.into(), writer.try_clone().unwrap().into(), writer.into()];
     let args = vec!["-c".into(), script.into()];
-    let command = Command { program: "/usr/bin/python3".into(), args, descriptors, jail, tap: None };
+    let command = Command {
+        program: "/usr/bin/python3".into(),
+        args,
+        environment: Vec::new(),
+        descriptors,
+        jail,
+        tap: None,
+    };
     let process = command.spawn(|_| ()).unwrap();
     let mut output = BufReader::new(output).lines().map(Result::unwrap);
     let said: Vec<_> = output.by_ref().take_while(|line| line != "listens").collect();

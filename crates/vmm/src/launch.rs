@@ -53,6 +53,8 @@ pub(crate) struct Child<'a> {
     pub(crate) vmm: &'static str,
     pub(crate) program: &'a Path,
     pub(crate) args: Vec<String>,
+    /// Each variable as `NAME=VALUE`.
+    pub(crate) environment: Vec<String>,
     pub(crate) jail: Jail,
     pub(crate) tap: Option<Tap>,
 }
@@ -65,10 +67,16 @@ impl Child<'_> {
         output: Output,
         sink: Option<Sink>,
     ) -> Result<Started, VmmError> {
-        let Self { vmm, program, args, jail, tap } = self;
+        let Self { vmm, program, args, environment, jail, tap } = self;
         let (ended, status) = oneshot::channel();
-        let args = args.into_iter().map(Into::into).collect();
-        let command = Command { program: program.to_owned(), args, descriptors: descriptors.0, jail, tap };
+        let command = Command {
+            program: program.to_owned(),
+            args: args.into_iter().map(Into::into).collect(),
+            environment: environment.into_iter().map(Into::into).collect(),
+            descriptors: descriptors.0,
+            jail,
+            tap,
+        };
         // If nobody listens any more, nobody needs to know.
         let process = command.spawn(move |status| _ = ended.send(status));
         let process = process.map_err(|source| VmmError::Spawn { vmm, source })?;

@@ -16,6 +16,7 @@ use api::spec::{
 use clap::ValueEnum;
 use image::reference::Reference;
 use sandbox::network::{MAX_MTU, MIN_MTU};
+use sandbox::scratch::Blank;
 use sandbox::timings::Timings;
 use sandbox::{Blueprint, Created, Site};
 
@@ -185,11 +186,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn start(args: &Args) -> Outcome {
     let mut timings = Timings::start();
     let (spec, secrets) = meaning(args)?;
+    // Whatever is waited for below, this can be done meanwhile.
+    let blank = Blank::begin(spec.resources.disk_mb)?;
     let machinery = Machinery::find(&spec, secrets.clone())?;
     signals::caught(async |signals| {
         let site = sandboxes::site()?;
         let created = tokio::select! {
-            created = create(args, spec, machinery.backend(), &site, &mut timings) => created?,
+            created = create(args, spec, machinery.backend(), blank, &site, &mut timings) => created?,
             _ = signals.next() => return Err(Failure::interrupted()),
         };
         if args.detach {
@@ -264,6 +267,7 @@ async fn create(
     args: &Args,
     spec: SandboxSpec,
     backend: &str,
+    blank: Blank,
     site: &Site,
     timings: &mut Timings,
 ) -> Result<Created, Failure> {
@@ -272,7 +276,7 @@ async fn create(
     let blueprint = Blueprint { spec, image };
     blueprint.check()?;
     site.sweep()?;
-    let created = Created::new(site, blueprint, backend)?;
+    let created = Created::new(site, blueprint, backend, blank)?;
     timings.mark("record");
     Ok(created)
 }

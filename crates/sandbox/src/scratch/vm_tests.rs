@@ -45,7 +45,7 @@ impl Kept {
         let image = image::import::import(&store, input, &options, &Silent, &cancel).unwrap();
         let layers = store.open_layers(&image, &cancel).unwrap();
         let kept = Self { directory, layers };
-        drop(create_named(&kept.path(), 64, [7; 16], 1_700_000_000).unwrap());
+        drop(create_named(&kept.path(), Blank::begin(64).unwrap()).unwrap());
         kept
     }
 

@@ -35,6 +35,7 @@ const NOBODY: libc::c_uint = 65534;
 pub(super) struct Plan {
     pub(super) program: CString,
     pub(super) argv: Vec<CString>,
+    pub(super) environment: Vec<CString>,
     /// All at [`HIGH`] or above.
     pub(super) descriptors: Vec<RawFd>,
     /// Where to report a failure.
@@ -150,7 +151,7 @@ impl Plan {
     }
 
     fn clone_with(&self, namespaces: c_int, identity: &Identity) -> io::Result<(Pid, OwnedFd)> {
-        let argv = pointers(&self.argv);
+        let (argv, environment) = (pointers(&self.argv), pointers(&self.environment));
         let flags = c_long::from(namespaces | libc::CLONE_PIDFD | libc::SIGCHLD);
         let mut handle: RawFd = -1;
         // Not clone3, which container runtimes refuse because a filter cannot see its flags.
@@ -159,7 +160,7 @@ impl Plan {
         // third argument is where the kernel stores the pidfd, valid for the call.
         let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut handle, 0, 0) };
         if pid == 0 {
-            self.run(&argv, identity);
+            self.run(&argv, &environment, identity);
         }
         if pid < 0 {
             return Err(io::Error::last_os_error());
@@ -170,10 +171,9 @@ impl Plan {
     }
 
     /// The child.
-    fn run(&self, argv: &[*const c_char], identity: &Identity) -> ! {
+    fn run(&self, argv: &[*const c_char], environment: &[*const c_char], identity: &Identity) -> ! {
         let (step, report) = match self.enter(identity) {
             Ok(()) => {
-                let environment: [*const c_char; 1] = [ptr::null()];
                 // SAFETY: both arrays end with a null pointer and point to strings that live.
                 unsafe { libc::execve(self.program.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
                 (Step::Exec, self.report_number())

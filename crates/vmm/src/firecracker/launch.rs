@@ -29,6 +29,12 @@ const BOUNDS: Bounds = Bounds { vmm: NAME, vcpus: 32, slots: 16 };
 /// Address space of Firecracker beyond the guest's memory, bytes.
 const OVERHEAD: u64 = 1 << 30;
 
+/// Stack of each of its threads, bytes, so that with what musl adds (two pages that guard it, one for its own) it
+/// takes the 2 MiB that are the default. The API's is mapped right before the guest's memory, which therefore
+/// begins at a multiple of 2 MiB as the program does. Else KVM would map the memory by pages of 4 KiB only, on
+/// hosts before Linux 6.7, which align such mappings themselves.
+const STACK: u64 = (2 << 20) - 3 * 4096;
+
 /// What the names of its vCPUs' threads begin with.
 const VCPU: &str = "fc_vcpu";
 
@@ -76,7 +82,8 @@ impl Launch {
         let tap = spec.nic.map(|nic| Tap { mtu: nic.mtu });
         let args = arguments(numbers.folder, configuration);
         let sink = spec.console.take();
-        let child = Child { vmm: NAME, program, args, jail, tap };
+        let environment = vec![format!("RUST_MIN_STACK={STACK}")];
+        let child = Child { vmm: NAME, program, args, environment, jail, tap };
         let started = child.start(descriptors, output, sink)?;
         if is_root_at_large(&started) {
             return Err(VmmError::Unconfined { vmm: NAME });

@@ -73,7 +73,8 @@ impl Launch {
             disks,
             nic,
         };
-        let child = Child { vmm: NAME, program, args: layout.arguments(), jail, tap: None };
+        let (args, environment) = (layout.arguments(), Vec::new());
+        let child = Child { vmm: NAME, program, args, environment, jail, tap: None };
         let started = child.start(descriptors, output, sink)?;
         Ok(Self { started, channel, monitor, link })
     }
