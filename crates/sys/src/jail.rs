@@ -55,7 +55,7 @@ pub enum Wall {
     NoPrivileges,
     /// A seccomp filter without connections, mounts, namespaces, tracing. Mandatory.
     SystemCalls,
-    /// Only the descriptors it was given, an empty environment, a session of its own. Mandatory.
+    /// Only the descriptors and the environment it was given, a session of its own. Mandatory.
     NothingInherited,
     /// Limits of address space, file size and descriptors, no core dumps. Mandatory.
     Limits,
