@@ -89,6 +89,11 @@ mod tests {
         for command in [&mut by_words, &mut by_environment, &mut by_files] {
             use std::os::unix::process::CommandExt as _;
             let mut child = command.process_group(0).spawn().unwrap();
+            // A child is there before the kernel has put its words and its environment where they are read.
+            let patience = Instant::now() + GRACE;
+            while processes(home.path()).is_empty() && Instant::now() < patience {
+                sleep(Duration::from_millis(1));
+            }
             assert_eq!(processes(home.path()).len(), 1, "{command:?}");
             let group = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
