@@ -4,9 +4,12 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::time::SystemTime;
 
 use mkext4::sink::RegionSink;
 use mkext4::{FsBuilder, Layout, Options};
+
+use crate::random::random;
 
 /// What an empty file system is to be.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +43,13 @@ impl From<mkext4::Error> for LayoutError {
 }
 
 impl Shape {
+    /// One that is made now, with a random identifier.
+    pub(crate) fn new(size_mb: u64, journal_blocks: Option<u32>) -> io::Result<Self> {
+        let epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+        Ok(Self { size_mb, journal_blocks, uuid: random()?, epoch })
+    }
+
     /// Lays it out, in memory: a few instructions for each of its blocks.
     pub(crate) fn lay_out(self) -> Result<Layout, LayoutError> {
         let mut options = Options::new(self.size_mb * 1024 * 1024, self.uuid, self.epoch);

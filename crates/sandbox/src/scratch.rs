@@ -8,7 +8,6 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
 
 use api::error::io_kind;
 use api::{Explain, Kind};
@@ -16,7 +15,6 @@ use sys::draft::Draft;
 use thiserror::Error;
 
 use crate::ext4::{self, LayoutError, Shape};
-use crate::random::random;
 use crate::volume::{self, Use};
 
 /// Journal of a scratch disk, in blocks of 4 KiB: 4 MiB. ext4's own default (64 MiB at 5 GiB)
@@ -94,10 +92,7 @@ impl Blank {
     /// # Errors
     /// When the kernel gives no randomness or no thread.
     pub fn begin(size_mb: u64) -> Result<Self, ScratchError> {
-        let uuid = random().map_err(ScratchError::Begin)?;
-        let epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
-        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
-        let shape = Shape { size_mb, journal_blocks: Some(JOURNAL_BLOCKS), uuid, epoch };
+        let shape = Shape::new(size_mb, Some(JOURNAL_BLOCKS)).map_err(ScratchError::Begin)?;
         let thread = thread::Builder::new().name("scratch disk".to_owned());
         let layout = thread.spawn(move || shape.lay_out()).map_err(ScratchError::Begin)?;
         Ok(Self { size_mb, layout })

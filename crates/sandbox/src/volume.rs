@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use api::disk::{MAX_VOLUME_MB, MIN_VOLUME_MB, VolumeName};
 use image::store::Cancel;
@@ -25,7 +25,6 @@ use error::failed;
 
 use crate::ext4::{self, LayoutError, Shape};
 use crate::identity::Identity;
-use crate::random::random;
 
 /// What follows a volume's name in its file's.
 const EXTENSION: &str = "ext4";
@@ -75,10 +74,7 @@ impl Volumes {
         }
         let mut draft = self.draft(name)?;
         let make = |error: io::Error| failed("make", self.path(name))(error);
-        let uuid = random().map_err(make)?;
-        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
-        let shape = Shape { size_mb, journal_blocks: None, uuid, epoch };
+        let shape = Shape::new(size_mb, None).map_err(make)?;
         let written = shape.lay_out().and_then(|layout| ext4::write(&layout, draft.file()));
         written.map_err(|error| match error {
             LayoutError::Write(error) => make(error),

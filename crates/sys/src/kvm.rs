@@ -184,7 +184,7 @@ struct Guest {
     run: Mapping,
     /// Both must outlive what the vCPU runs.
     _memory: Mapping,
-    _machine: OwnedFd,
+    machine: OwnedFd,
 }
 
 impl Guest {
@@ -210,7 +210,7 @@ impl Guest {
         let size = command(kvm, KVM_GET_VCPU_MMAP_SIZE, 0, "sizing a vCPU")?;
         let size = usize::try_from(size).unwrap_or_default().max(PAGE);
         let run = Mapping::new(size, libc::MAP_SHARED, vcpu.as_raw_fd())?;
-        let guest = Self { vcpu, run, _memory: memory, _machine: machine };
+        let guest = Self { vcpu, run, _memory: memory, machine };
         guest.set_up()?;
         Ok(guest)
     }
@@ -260,7 +260,7 @@ impl Guest {
     /// The kernel takes its time for the end of a VM, ten milliseconds and more in whoever closes it last, and
     /// nobody has to wait for that: a thread closes it.
     fn end(self) {
-        let Self { vcpu, run, _machine: machine, .. } = self;
+        let Self { vcpu, run, machine, .. } = self;
         // The mapping holds the vCPU too, and each child that is forked from here on would have it.
         drop(run);
         // Without a thread we do wait.
