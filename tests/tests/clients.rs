@@ -2,6 +2,7 @@
 //! its memory stays bounded, others are served.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,32 @@ fn request(id: usize, method: &str, params: &Value) -> Vec<u8> {
 fn answers(stream: &UnixStream, count: usize) -> Vec<Value> {
     let lines = BufReader::new(stream).lines().take(count);
     lines.map(|line| serde_json::from_str(&line.expect("it comes in time")).expect("it is JSON")).collect()
+}
+
+/// What listened a moment longer would be in the way of whoever starts it again.
+#[test]
+fn the_answer_to_close_comes_when_the_ports_are_free_again() {
+    let port = free_port();
+    let victim = Victim::new(&["-p", &format!("{port}:9")]);
+    for round in 0..5 {
+        let mut client = victim.connect();
+        let forwarded = free_port();
+        let forwards = json!({ "forwards": [{ "local_port": forwarded, "remote_port": 9 }] });
+        client.write_all(&request(1, "port_forward", &forwards)).unwrap();
+        assert!(answers(&client, 1)[0]["error"].is_null(), "round {round}");
+        client.write_all(&request(2, "close", &json!({}))).unwrap();
+        let answer = answers(&client, 1);
+        for port in [port, forwarded] {
+            let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+            assert!(bound.is_ok(), "round {round}: {bound:?} of port {port} after {answer:?}");
+        }
+        let _ = victim.matchlock.run(&["start", &victim.id]).success();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there are ports");
+    listener.local_addr().expect("it is bound").port()
 }
 
 #[test]

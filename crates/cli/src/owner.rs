@@ -188,7 +188,7 @@ impl Owned {
     fn make_reachable(sandbox: &Arc<Sandbox>) -> Result<Self, Failure> {
         allow_many_connections();
         let server = rpc::Server::start(sandbox)?;
-        let mut publisher = Publisher::new(sandbox.agent().clone());
+        let mut publisher = sandbox.publisher();
         let spec = sandbox.spec();
         let bindings = publisher.replace(&spec.publish, &spec.publish_addresses)?;
         Ok(Self { sandbox: Arc::clone(sandbox), bindings, _publisher: publisher, server })

@@ -146,7 +146,7 @@ impl Host for Owned {
     }
 
     fn publisher(&self) -> Result<Publisher, Failure> {
-        Ok(Publisher::new(self.sandbox.agent().clone()))
+        Ok(self.sandbox.publisher())
     }
 
     fn allow(&self, hosts: &[String]) -> Result<AllowListAddResult, Failure> {

@@ -15,7 +15,7 @@ use api::rpc::{AllowListAddResult, AllowListDeleteResult, Code, Failure, StatusR
 use api::spec::CommandSpec;
 use api::{Kind, SandboxId};
 use sandbox::agent::{Agent, AgentError, Running, Stdio};
-use sandbox::publish::Publisher;
+use sandbox::publish::{Ports, Publisher};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -70,7 +70,7 @@ impl Host for Local {
     }
 
     fn publisher(&self) -> Result<Publisher, Failure> {
-        Ok(Publisher::new(self.agent.clone()))
+        Ok(Ports::new(self.agent.clone()).publisher())
     }
 
     fn allow(&self, hosts: &[String]) -> Result<AllowListAddResult, Failure> {

@@ -6,15 +6,15 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use api::{Binding, Explain, Forward, Kind};
 use proto::class::Class;
 use thiserror::Error;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::agent::Agent;
+use listen::Listener;
 use serving::Serving;
 
 mod listen;
@@ -69,6 +69,9 @@ pub enum PublishError {
         /// The kernel's words.
         source: io::Error,
     },
+    /// See [`Ports::close`].
+    #[error("the sandbox is ending")]
+    Ending,
     /// Anything else.
     #[error("cannot listen on port {port} of {address}")]
     Listen {
@@ -99,7 +102,7 @@ impl Explain for PublishError {
     fn kind(&self) -> Kind {
         match self {
             Self::Twice { .. } | Self::NoSuchAddress { .. } => Kind::InvalidInput,
-            Self::InUse { .. } => Kind::Conflict,
+            Self::InUse { .. } | Self::Ending => Kind::Conflict,
             Self::Privileged { .. } => Kind::HostUnready,
             Self::Listen { source, .. } => api::error::io_kind(source),
         }
@@ -114,16 +117,54 @@ impl Explain for PublishError {
                 "choose a local port from {FIRST_UNPRIVILEGED} on, such as {}",
                 u32::from(*port) + 8000
             )),
-            Self::Twice { .. } | Self::NoSuchAddress { .. } | Self::Listen { .. } => None,
+            Self::Twice { .. } | Self::NoSuchAddress { .. } | Self::Ending | Self::Listen { .. } => None,
         }
     }
 }
 
-/// What is published of one sandbox. Dropping it closes all listeners and connections.
+/// What all who publish ports of one sandbox share. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    agent: Agent,
+    /// One for each connection.
+    places: Arc<Semaphore>,
+    /// Whether anybody may listen; those who do have a receiver each.
+    open: Arc<watch::Sender<bool>>,
+}
+
+impl Ports {
+    /// The ports of the sandbox in which this agent is.
+    #[must_use]
+    pub fn new(agent: Agent) -> Self {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        Self { agent, places, open: Arc::new(watch::Sender::new(true)) }
+    }
+
+    /// Publishes nothing yet.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        Publisher { ports: self.clone(), published: Vec::new() }
+    }
+
+    /// Closes all that is published, whoever did it, for good, and resolves when nobody listens any
+    /// more: then the same ports can be had again.
+    pub async fn close(&self) {
+        self.open.send_replace(false);
+        self.open.closed().await;
+    }
+
+    /// For whoever is going to listen. It is counted before it is asked, so that [`Self::close`] waits
+    /// for what is done meanwhile.
+    fn opened(&self) -> Result<watch::Receiver<bool>, PublishError> {
+        let open = self.open.subscribe();
+        if *open.borrow() { Ok(open) } else { Err(PublishError::Ending) }
+    }
+}
+
+/// What one of them publishes. Dropping it closes its listeners and their connections soon.
 #[derive(Debug)]
 pub struct Publisher {
-    agent: Agent,
-    places: Arc<Semaphore>,
+    ports: Ports,
     published: Vec<Published>,
 }
 
@@ -134,7 +175,8 @@ struct Published {
     /// With the port that was asked for, perhaps 0.
     forward: Forward,
     binding: Binding,
-    listener: Arc<TcpListener>,
+    /// Its task has it.
+    listener: Weak<Listener>,
     _serving: Serving,
 }
 
@@ -143,16 +185,10 @@ enum Step {
     /// Leave the listener at this place as it is.
     Keep(usize),
     /// Serve this listener for another port of the sandbox.
-    Serve(Arc<TcpListener>),
+    Serve(Arc<Listener>),
 }
 
 impl Publisher {
-    /// Nothing is published yet.
-    #[must_use]
-    pub fn new(agent: Agent) -> Self {
-        Self { agent, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), published: Vec::new() }
-    }
-
     /// Makes `forwards` on each of `addresses` all that is published, and says where each is, in that
     /// order. What is published already stays as it is, connections included; connections of what is
     /// not published any more are closed. IPv6 addresses do not stand for IPv4 ones.
@@ -166,6 +202,7 @@ impl Publisher {
         forwards: &[Forward],
         addresses: &[IpAddr],
     ) -> Result<Vec<Binding>, PublishError> {
+        let open = self.ports.opened()?;
         let wanted = wanted(forwards, addresses)?;
         let asked = wanted.iter().map(|(address, forward)| SocketAddr::new(*address, forward.local_port()));
         let asked: HashSet<SocketAddr> = asked.collect();
@@ -177,7 +214,7 @@ impl Publisher {
                     kept.insert(at);
                     Step::Keep(at)
                 }
-                None => Step::Serve(self.listener(*address, forward.local_port())?),
+                None => Step::Serve(self.listener(*address, forward.local_port(), &open)?),
             });
         }
         // Nothing fails from here on.
@@ -220,25 +257,27 @@ impl Publisher {
     }
 
     /// A listener on that port: one that we have, or a new one.
-    fn listener(&self, address: IpAddr, port: u16) -> Result<Arc<TcpListener>, PublishError> {
-        let ours = |published: &&Published| published.binding.local() == SocketAddr::new(address, port);
-        if let Some(published) = self.published.iter().find(ours) {
-            return Ok(Arc::clone(&published.listener));
-        }
+    fn listener(
+        &self,
+        address: IpAddr,
+        port: u16,
+        open: &watch::Receiver<bool>,
+    ) -> Result<Arc<Listener>, PublishError> {
         let address = SocketAddr::new(address, port);
-        listen::listen(address).map(Arc::new).map_err(|source| PublishError::of(address, source))
+        let ours = self.published.iter().find(|published| published.binding.local() == address);
+        if let Some(listener) = ours.and_then(|published| published.listener.upgrade()) {
+            return Ok(listener);
+        }
+        let listener = Listener::new(address, open.clone());
+        listener.map(Arc::new).map_err(|source| PublishError::of(address, source))
     }
 
-    fn serve(&self, address: IpAddr, forward: Forward, listener: Arc<TcpListener>) -> Published {
-        let local_port = listener.local_addr().map_or(forward.local_port(), |local| local.port());
+    fn serve(&self, address: IpAddr, forward: Forward, listener: Arc<Listener>) -> Published {
+        let local_port = listener.socket.local_addr().map_or(forward.local_port(), |local| local.port());
         let binding = Binding { address, local_port, remote_port: forward.remote_port() };
-        let serving = Serving::start(
-            Arc::clone(&listener),
-            self.agent.clone(),
-            forward.remote_port(),
-            Arc::clone(&self.places),
-        );
-        Published { address, forward, binding, listener, _serving: serving }
+        let handle = Arc::downgrade(&listener);
+        let serving = Serving::start(listener, self.ports.clone(), forward.remote_port());
+        Published { address, forward, binding, listener: handle, _serving: serving }
     }
 }
 

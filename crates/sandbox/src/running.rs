@@ -18,6 +18,7 @@ use crate::command::{self, CommandError};
 use crate::launch::{Blueprint, LaunchError, Parts, exit_or};
 use crate::log::Log;
 use crate::network::{AllowListError, Network};
+use crate::publish::{Ports, Publisher};
 use crate::tenure::{Tenure, TenureError};
 
 /// How long a guest that was asked to power off may take beyond its grace period.
@@ -41,6 +42,7 @@ pub enum Why<'a> {
 pub struct Sandbox {
     // Dropped in this order: first the VM, then what it used, then the record of it.
     agent: Agent,
+    ports: Ports,
     booted: tokio::sync::Mutex<Booted>,
     machine: Machine,
     network: Option<Network>,
@@ -58,6 +60,7 @@ impl Sandbox {
     pub(crate) fn new(parts: Parts, blueprint: Blueprint, tenure: Tenure) -> Self {
         let Parts { agent, booted, machine, log, durable, layers, network } = parts;
         Self {
+            ports: Ports::new(agent.clone()),
             agent,
             booted: tokio::sync::Mutex::new(booted),
             machine,
@@ -103,10 +106,10 @@ impl Sandbox {
         &self.log
     }
 
-    /// Its agent.
+    /// Publishes ports of it for as long as it runs.
     #[must_use]
-    pub fn agent(&self) -> &Agent {
-        &self.agent
+    pub fn publisher(&self) -> Publisher {
+        self.ports.publisher()
     }
 
     /// Starts the command that the sandbox was made for, as the image's configuration and its
@@ -220,6 +223,8 @@ impl Sandbox {
             network.stop();
         }
         self.machine.kill().await;
+        // Whoever waits for the end may start it again at once, with the same ports.
+        self.ports.close().await;
         tenure.finish();
     }
 }

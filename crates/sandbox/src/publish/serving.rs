@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::relay;
-use crate::agent::Agent;
+use super::listen::Listener;
+use super::{Ports, relay};
 
 /// How long to wait when the kernel has no descriptor or memory for one more connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -19,9 +18,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Serving(AbortHandle);
 
 impl Serving {
-    /// Serves `listener` for a port of the sandbox; `places` are what all connections share.
-    pub(super) fn start(listener: Arc<TcpListener>, agent: Agent, port: u16, places: Arc<Semaphore>) -> Self {
-        Self(tokio::spawn(serve(listener, agent, port, places)).abort_handle())
+    /// Serves `listener` for a port of the sandbox.
+    pub(super) fn start(listener: Arc<Listener>, ports: Ports, port: u16) -> Self {
+        let served = async move {
+            tokio::select! {
+                () = serve(&listener.socket, ports, port) => {}
+                () = listener.closing() => {}
+            }
+        };
+        Self(tokio::spawn(served).abort_handle())
     }
 }
 
@@ -31,12 +36,12 @@ impl Drop for Serving {
     }
 }
 
-async fn serve(listener: Arc<TcpListener>, agent: Agent, port: u16, places: Arc<Semaphore>) {
+async fn serve(listener: &TcpListener, Ports { agent, places, .. }: Ports, port: u16) {
     let mut connections = JoinSet::new();
     loop {
         // Only who has a place takes a connection: the others stay in the kernel's queue.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let client = accept(&listener).await;
+        let client = accept(listener).await;
         let agent = agent.clone();
         connections.spawn(async move {
             relay::relay(client, &agent, port).await;

@@ -36,7 +36,7 @@ fn publisher() -> (Publisher, Ends) {
     let (host, guest) = UnixStream::pair().unwrap();
     let (sender, ends) = mpsc::unbounded_channel();
     tokio::spawn(Guest { socket: guest, mux: Mux::new(Side::Guest), streams: HashMap::new(), sender }.run());
-    (Publisher::new(Agent::new(Channel::new(host, &[]))), ends)
+    (Ports::new(Agent::new(Channel::new(host, &[]))).publisher(), ends)
 }
 
 struct Guest {
@@ -310,6 +310,24 @@ async fn dropping_it_closes_listeners_and_connections() {
     assert!(matches!(timeout(PATIENCE, ends.recv()).await.unwrap(), Some(Event::Reset { .. }) | None));
     assert!(!echoes(&mut client).await);
     assert!(TcpStream::connect(binding.local()).await.is_err());
+}
+
+#[tokio::test]
+async fn once_closed_nobody_listens_and_nobody_will() {
+    let (mut one, _ends) = publisher();
+    let mut other = one.ports.publisher();
+    let mut bindings = one.replace(&[forward(0, ECHO), forward(0, NAME)], &[V4]).unwrap();
+    bindings.extend(other.replace(&[forward(0, ECHO)], &[V4, V6]).unwrap());
+    let mut client = connect(bindings[0]).await;
+    assert!(echoes(&mut client).await);
+    one.ports.close().await;
+    for binding in bindings {
+        // No other task has run in between.
+        std::net::TcpListener::bind(binding.local()).expect("the port is free again");
+    }
+    let error = other.replace(&[forward(0, ECHO)], &[V4]).unwrap_err();
+    assert!(matches!(error, PublishError::Ending), "{error}");
+    assert!(!echoes(&mut client).await);
 }
 
 #[test]
