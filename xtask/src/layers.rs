@@ -37,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "matchlock-policy",
             "matchlock-rpc",
             "matchlock-sandbox",
+            "matchlock-sys",
             "matchlock-vmm",
         ],
     ),

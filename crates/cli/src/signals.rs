@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use image::store::Cancel;
+use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
@@ -18,14 +19,25 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Starts catching.
+    /// Starts catching, and loses no signal if this is the only thread.
     fn catch() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            quit: signal(SignalKind::quit())?,
-        })
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        let (hangup, quit) = (SignalKind::hangup(), SignalKind::quit());
+        // A runtime that runs would take a signal out of tokio's pipe before anybody listens to it. This
+        // one never does, and the next finds what is in there.
+        let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+        let _context = runtime.enter();
+        // Nor can tokio's handler (of signal-hook-registry) tell anybody of a signal that comes after the
+        // handler is in place and before it is entered for whom that is.
+        let caught = [interrupt, terminate, hangup, quit].map(|kind| kind.as_raw_value());
+        sys::signal::while_blocked(&caught, || {
+            Ok(Self {
+                interrupt: signal(interrupt)?,
+                terminate: signal(terminate)?,
+                hangup: signal(hangup)?,
+                quit: signal(quit)?,
+            })
+        })?
     }
 
     /// Waits for the next one and gives its number.
@@ -66,14 +78,13 @@ pub(crate) fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -
     })
 }
 
-/// Runs work to its end that sees to signals itself.
+/// Runs work to its end that sees to signals itself. Whoever calls this has not started a thread, so
+/// that no signal is lost.
 pub(crate) fn caught<T>(work: impl AsyncFnOnce(&mut Signals) -> Result<T, Failure>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::io("cannot start", error))?;
-    let outcome = runtime.block_on(async {
-        let mut signals = Signals::catch().map_err(|error| Failure::io("cannot catch signals", error))?;
-        work(&mut signals).await
-    });
+    let outcome = runtime.block_on(work(&mut signals));
     // Threads that convert a layer notice soon by themselves; one that reads standard input never.
     runtime.shutdown_background();
     outcome

@@ -1,5 +1,5 @@
-//! Signals by number: sending them to groups and to all, waiting for children, and what a new
-//! program must find. Numbers, because a user may send any of the 64 and rustix's type is for the
+//! Signals by number: sending them to groups and to all, holding them back, waiting for children, and
+//! what a new program must find. Numbers, because a user may send any of the 64 and rustix's type is for the
 //! named ones.
 
 use std::io;
@@ -53,7 +53,7 @@ impl ChildEvents {
     pub fn new() -> io::Result<Self> {
         set_action(libc::SIGCHLD, libc::SIG_DFL)?;
         let signals = set_of(&[libc::SIGCHLD]);
-        set_mask(libc::SIG_BLOCK, &signals)?;
+        let _ = set_mask(libc::SIG_BLOCK, &signals)?;
         // SAFETY: the set is initialised; -1 asks for a new descriptor.
         let fd = unsafe { libc::signalfd(-1, &raw const signals, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
@@ -92,7 +92,27 @@ pub fn ignore_children() -> io::Result<()> {
 pub fn restore_defaults() -> io::Result<()> {
     set_action(libc::SIGPIPE, libc::SIG_DFL)?;
     set_action(libc::SIGCHLD, libc::SIG_DFL)?;
-    set_mask(libc::SIG_SETMASK, &set_of(&[]))
+    set_mask(libc::SIG_SETMASK, &set_of(&[])).map(drop)
+}
+
+/// Does `work` while none of `signals` is delivered to this thread; those that come meanwhile wait
+/// for its end. Other threads' signals are not held back.
+///
+/// # Errors
+/// As in `sigprocmask(2)`.
+pub fn while_blocked<T>(signals: &[i32], work: impl FnOnce() -> T) -> io::Result<T> {
+    /// What was blocked before.
+    struct Mask(libc::sigset_t);
+
+    impl Drop for Mask {
+        fn drop(&mut self) {
+            // It is a mask that the kernel gave us.
+            let _ = set_mask(libc::SIG_SETMASK, &self.0);
+        }
+    }
+
+    let _before = Mask(set_mask(libc::SIG_BLOCK, &set_of(signals))?);
+    Ok(work())
 }
 
 fn kill(whom: i32, signal: i32) -> io::Result<()> {
@@ -106,9 +126,12 @@ fn set_action(signal: i32, action: libc::sighandler_t) -> io::Result<()> {
     if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn set_mask(how: i32, signals: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: the set is initialised, and the old one is not asked for.
-    check(unsafe { libc::sigprocmask(how, signals, std::ptr::null_mut()) })
+/// Changes what this thread blocks, and gives what it was before.
+fn set_mask(how: i32, signals: &libc::sigset_t) -> io::Result<libc::sigset_t> {
+    let mut before = set_of(&[]);
+    // SAFETY: both are whole sets.
+    check(unsafe { libc::sigprocmask(how, signals, &raw mut before) })?;
+    Ok(before)
 }
 
 fn set_of(signals: &[i32]) -> libc::sigset_t {
@@ -131,6 +154,24 @@ fn check(result: i32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whether `SIGURG`, which by default does nothing, is in this set of `/proc/thread-self/status`.
+    fn urgent_is_in(set: &str) -> bool {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(":\t")).unwrap();
+        u64::from_str_radix(line, 16).unwrap() & (1 << (libc::SIGURG - 1)) != 0
+    }
+
+    #[test]
+    fn a_signal_that_is_blocked_waits_for_the_end_of_the_work() {
+        while_blocked(&[libc::SIGURG], || {
+            // SAFETY: a number.
+            assert_eq!(unsafe { libc::raise(libc::SIGURG) }, 0);
+            assert!(urgent_is_in("SigBlk") && urgent_is_in("SigPnd"));
+        })
+        .unwrap();
+        assert!(!urgent_is_in("SigBlk") && !urgent_is_in("SigPnd"));
+    }
 
     #[test]
     fn numbers_that_mean_something_else_to_kill_are_refused() {

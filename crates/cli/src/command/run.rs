@@ -186,10 +186,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn start(args: &Args) -> Outcome {
     let mut timings = Timings::start();
     let (spec, secrets) = meaning(args)?;
-    // Whatever is waited for below, this can be done meanwhile.
-    let blank = Blank::begin(spec.resources.disk_mb)?;
-    let machinery = Machinery::find(&spec, secrets.clone())?;
     signals::caught(async |signals| {
+        // Whatever is waited for below, this can be done meanwhile.
+        let blank = Blank::begin(spec.resources.disk_mb)?;
+        let machinery = Machinery::find(&spec, secrets.clone())?;
         let site = sandboxes::site()?;
         let created = tokio::select! {
             created = create(args, spec, machinery.backend(), blank, &site, &mut timings) => created?,
