@@ -1,13 +1,14 @@
 //! Hostile and clumsy clients on a sandbox's socket, and a guest that takes all it can: the owner lives,
 //! its memory stays bounded, others are served.
 
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use harness::Matchlock;
-use harness::cache::BUSYBOX;
+use harness::cache::{self, BUSYBOX};
 use serde_json::{Value, json};
 
 /// The most that an owner may ever have had in memory: 256 MiB of collected output, one line of 64 MiB
@@ -44,7 +45,7 @@ impl Victim {
         assert_eq!(output.stdout_text(), "well\n");
         assert!(output.duration < Duration::from_secs(10), "{:?}", output.duration);
         let pid = self.matchlock.owner(&self.id).as_raw_nonzero();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the owner lives");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the owner lives");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it has memory");
         let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("it is a number");
         assert!(peak < MAX_RESIDENT_KB, "the owner had {peak} kB in memory");
@@ -60,11 +61,18 @@ fn answers(stream: &UnixStream, count: usize) -> Vec<Value> {
     lines.map(|line| serde_json::from_str(&line.expect("it comes in time")).expect("it is JSON")).collect()
 }
 
-/// What listened a moment longer would be in the way of whoever starts it again.
+/// What an owner kept a moment longer would be in the way of whoever starts the sandbox again, or
+/// removes its image.
 #[test]
-fn the_answer_to_close_comes_when_the_ports_are_free_again() {
-    let port = free_port();
-    let victim = Victim::new(&["-p", &format!("{port}:9")]);
+fn the_answer_to_close_comes_when_ports_and_layers_are_free() {
+    let matchlock = Matchlock::without_images();
+    let tar = fs::read(cache::tar(BUSYBOX)).unwrap();
+    let _ = matchlock.run_with_input(&["image", "import", "box"], tar).success();
+    let layers = fs::read_dir(matchlock.cache().join("images/layers/sha256")).unwrap();
+    let layers: Vec<_> = layers.map(|entry| entry.unwrap().path()).collect();
+    let published = free_port();
+    let run = ["-p", &format!("{published}:9"), "--image", "box", "--", "sleep", "1000"];
+    let victim = Victim { id: matchlock.detached(&run), matchlock };
     for round in 0..5 {
         let mut client = victim.connect();
         let forwarded = free_port();
@@ -72,11 +80,14 @@ fn the_answer_to_close_comes_when_the_ports_are_free_again() {
         client.write_all(&request(1, "port_forward", &forwards)).unwrap();
         assert!(answers(&client, 1)[0]["error"].is_null(), "round {round}");
         client.write_all(&request(2, "close", &json!({}))).unwrap();
-        let answer = answers(&client, 1);
-        for port in [port, forwarded] {
+        assert!(answers(&client, 1)[0]["error"].is_null(), "round {round}");
+        for port in [published, forwarded] {
             let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-            assert!(bound.is_ok(), "round {round}: {bound:?} of port {port} after {answer:?}");
+            assert!(bound.is_ok(), "round {round}: {bound:?} of port {port}");
         }
+        assert_eq!(layers.len(), 1);
+        let locked = File::open(&layers[0]).unwrap().try_lock();
+        assert!(locked.is_ok(), "round {round}: {locked:?} of the layer");
         let _ = victim.matchlock.run(&["start", &victim.id]).success();
     }
 }
@@ -183,7 +194,7 @@ fn a_fork_bomb_a_flood_of_output_and_a_full_disk_stay_in_the_guest() {
     assert!(asked.elapsed() < Duration::from_secs(5), "the host is not responsive");
     drop((flood, bomb, fill));
     for name in ["log", "log.1"] {
-        let size = std::fs::metadata(victim.directory().join(name)).map_or(0, |file| file.len());
+        let size = fs::metadata(victim.directory().join(name)).map_or(0, |file| file.len());
         assert!(size < 5 << 20, "{name} has {size} bytes");
     }
     let _ = matchlock.run(&["kill", &victim.id]).success();

@@ -1,7 +1,7 @@
 //! A sandbox that runs, as its owner has it: commands, log, and its end.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::SandboxId;
@@ -40,7 +40,7 @@ pub enum Why<'a> {
 /// A running VM that takes commands. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Sandbox {
-    // Dropped in this order: first the VM, then what it used, then the record of it.
+    // Dropped in this order: first the VM, then what it used and the record of it.
     agent: Agent,
     ports: Ports,
     booted: tokio::sync::Mutex<Booted>,
@@ -48,12 +48,20 @@ pub struct Sandbox {
     network: Option<Network>,
     log: Log,
     durable: bool,
-    _layers: LayerSet,
     blueprint: Blueprint,
     started: Instant,
     id: SandboxId,
     directory: PathBuf,
-    tenure: Mutex<Option<Tenure>>,
+    /// Nothing once it ends.
+    holding: Mutex<Option<Holding>>,
+}
+
+/// What others may wait for, in the order in which they get it: whoever finds the sandbox ended must not
+/// find its layers in use.
+#[derive(Debug)]
+struct Holding {
+    _layers: LayerSet,
+    tenure: Tenure,
 }
 
 impl Sandbox {
@@ -67,12 +75,11 @@ impl Sandbox {
             network,
             log,
             durable,
-            _layers: layers,
             blueprint,
             started: Instant::now(),
             id: tenure.id(),
             directory: tenure.directory().to_owned(),
-            tenure: Mutex::new(Some(tenure)),
+            holding: Mutex::new(Some(Holding { _layers: layers, tenure })),
         }
     }
 
@@ -174,8 +181,8 @@ impl Sandbox {
     /// # Errors
     /// When the database is not writable.
     pub fn plan(&self, resource: Resource) -> Result<(), TenureError> {
-        match self.tenure.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            Some(tenure) => tenure.plan(resource),
+        match self.holding().as_mut() {
+            Some(holding) => holding.tenure.plan(resource),
             // It is ending: whoever makes something now would make it for nobody.
             None => Ok(()),
         }
@@ -183,15 +190,15 @@ impl Sandbox {
 
     /// Records how its command ended.
     pub fn record_exit(&self, code: u8) {
-        if let Some(tenure) = self.tenure.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            tenure.record_exit(code);
+        if let Some(holding) = self.holding().as_mut() {
+            holding.tenure.record_exit(code);
         }
     }
 
     /// Removes it altogether when it ends, unless it is one that was started again.
     pub fn discard_if_new(&self) {
-        if let Some(tenure) = self.tenure.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            tenure.remove_if_new();
+        if let Some(holding) = self.holding().as_mut() {
+            holding.tenure.remove_if_new();
         }
     }
 
@@ -199,8 +206,8 @@ impl Sandbox {
     /// disks. If disks outlive it, what was written is expected to be there: then they are unmounted
     /// in any case. Whoever calls this a second time waits for nothing.
     pub async fn end(&self, grace: Option<Duration>, why: Why<'_>) {
-        let tenure = self.tenure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut tenure) = tenure else { return };
+        let Some(mut holding) = self.holding().take() else { return };
+        let tenure = &mut holding.tenure;
         match why {
             Why::Asked(reason) => tenure.because(reason),
             Why::Failed(error) => tenure.blame(error),
@@ -225,6 +232,10 @@ impl Sandbox {
         self.machine.kill().await;
         // Whoever waits for the end may start it again at once, with the same ports.
         self.ports.close().await;
-        tenure.finish();
+        drop(holding);
+    }
+
+    fn holding(&self) -> MutexGuard<'_, Option<Holding>> {
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
