@@ -93,6 +93,31 @@ fn diagnose_boots_a_vm_and_names_what_is_missing_with_its_fix() {
 }
 
 #[test]
+fn what_the_environment_asks_for_is_diagnosed_and_nonsense_is_told() {
+    let matchlock = Matchlock::without_images();
+    let diagnose = |variable: &str, value: &str| {
+        let mut command = matchlock.command(&["diagnose", "--json"]);
+        let output = command.env("MATCHLOCK_KERNEL", "/nonexistent").env(variable, value).output().unwrap();
+        let firecracker = serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout)
+            .map(|all| all.into_iter().find(|finding| finding["subject"] == "firecracker").unwrap());
+        (output.status.code(), firecracker.ok(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (_, firecracker, _) = diagnose("MATCHLOCK_BACKEND", "");
+    assert_eq!(firecracker.unwrap()["severity"], "ok", "auto can do without");
+    let (_, firecracker, _) = diagnose("MATCHLOCK_BACKEND", "firecracker");
+    let firecracker = firecracker.unwrap();
+    assert!(firecracker["severity"] == "failure" && firecracker["fix"].is_string(), "{firecracker}");
+    for (variable, value) in [("MATCHLOCK_BACKEND", "vbox"), ("MATCHLOCK_HUGE_PAGES", "7")] {
+        let (code, _, stderr) = diagnose(variable, value);
+        assert!(code == Some(2) && stderr.contains(variable), "{stderr}");
+    }
+    let mut command = matchlock.command(&["list"]);
+    let output = command.env("MATCHLOCK_LOG", "foo=bar=baz").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("MATCHLOCK_LOG"), "{stderr}");
+}
+
+#[test]
 fn without_qemu_or_a_kernel_a_run_says_what_to_do() {
     let matchlock = Matchlock::new();
     let run = ["run", "--image", harness::cache::BUSYBOX, "--", "true"];

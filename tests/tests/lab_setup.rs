@@ -70,6 +70,14 @@ rmmod tun
 diagnose
 setup linux
 
+echo '== a command that fails'
+rmmod tun
+chmod 600 /dev/kvm
+mv /usr/sbin/modprobe /usr/sbin/modprobe.away
+setup linux
+mv /usr/sbin/modprobe.away /usr/sbin/modprobe
+setup linux
+
 echo '== mode of tun, by the dry run'
 chmod 600 /dev/net/tun
 diagnose
@@ -150,6 +158,23 @@ This machine is prepared.
 == module tun
 warning /dev/net/tun the module tun is not loaded
  fix: sudo matchlock setup linux
+done module tun
+ modprobe tun
+done /dev/net/tun
+ chmod 0666 /dev/net/tun
+This machine is prepared.
+== a command that fails
+failed module tun: cannot run modprobe: No such file or directory (os error 2)
+ modprobe tun
+failed /dev/net/tun: chmod 0666 /dev/net/tun failed: chmod: cannot access '/dev/net/tun': No such file or directory
+ chmod 0666 /dev/net/tun
+done /dev/kvm
+ chgrp kvm /dev/kvm
+ chmod 0660 /dev/kvm
+error: cannot run modprobe
+ caused by: No such file or directory (os error 2)
+hint: install the package that has it, then run this again
+error: chmod 0666 /dev/net/tun failed: chmod: cannot access '/dev/net/tun': No such file or directory
 done module tun
  modprobe tun
 done /dev/net/tun

@@ -48,10 +48,19 @@ pub(crate) fn path() -> OsString {
 }
 
 /// Logs to standard error what `MATCHLOCK_LOG` asks for (`debug`, `vmm=trace`, …); warnings if it
-/// asks for nothing.
+/// asks for nothing, or for what cannot be understood.
 pub(crate) fn start_log() {
-    let filter = EnvFilter::try_from_env("MATCHLOCK_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let asked = set("MATCHLOCK_LOG").map(|text| EnvFilter::try_new(text.to_string_lossy()));
+    let (filter, wrong) = match asked {
+        None => (None, None),
+        Some(Ok(filter)) => (Some(filter), None),
+        Some(Err(error)) => (None, Some(error)),
+    };
+    let filter = filter.unwrap_or_else(|| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    if let Some(error) = wrong {
+        tracing::warn!(%error, "MATCHLOCK_LOG is not used");
+    }
 }
 
 fn directory(variable: &str, default: impl FnOnce(PathBuf) -> PathBuf) -> Result<PathBuf, Failure> {
@@ -69,7 +78,8 @@ fn directory(variable: &str, default: impl FnOnce(PathBuf) -> PathBuf) -> Result
     Ok(path)
 }
 
-fn set(variable: &str) -> Option<OsString> {
+/// What a variable says; one that is empty says nothing.
+pub(crate) fn set(variable: &str) -> Option<OsString> {
     env::var_os(variable).filter(|value| !value.is_empty())
 }
 

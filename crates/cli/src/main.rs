@@ -2,6 +2,7 @@
 //! an exit code or a [`failure::Failure`], and this file makes one process exit of it.
 
 mod args;
+mod backend;
 mod command;
 mod environment;
 mod failure;

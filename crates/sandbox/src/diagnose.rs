@@ -78,24 +78,23 @@ pub struct Host<'a> {
     pub cache: &'a Path,
     /// The kernel that somebody asked for.
     pub kernel: Option<PathBuf>,
+    /// The VMM that somebody asked for.
+    pub backend: Backend,
+    /// How Firecracker is to be used.
+    pub firecracker: Options,
 }
 
 /// Looks at everything. Must be called within a tokio runtime.
 pub async fn diagnose(host: &Host<'_>) -> Vec<Finding> {
     let mut findings = vec![acceleration()];
     findings.extend(host::findings());
-    let (firecracker, is_preferred) = firecracker(host.path);
-    let mut qemu = found("qemu", Qemu::find(host.path), |qemu| qemu.program().display().to_string());
-    if is_preferred && qemu.0.severity == Severity::Failure {
-        qemu.0.severity = Severity::Warning;
-    }
+    findings.extend(vmms(host));
     let kernel = Kernels::new(host.cache).choose(host.kernel.as_deref());
-    let kernel = found("kernel", kernel, |path| path.display().to_string());
-    findings.extend([qemu.0, firecracker, kernel.0]);
-    if let (Ok(driver), Ok(kernel)) =
-        (Driver::choose(Backend::Auto, host.path, Options::default()), &kernel.1)
-    {
-        findings.extend(try_boot(&driver, kernel).await);
+    let (finding, kernel) = found("kernel", kernel, |path| path.display().to_string());
+    findings.push(finding);
+    let driver = Driver::choose(host.backend, host.path, host.firecracker.clone());
+    if let (Ok(driver), Ok(kernel)) = (driver, kernel) {
+        findings.extend(try_boot(&driver, &kernel).await);
     }
     findings.push(found("state directory", Home::open(host.home), |_| host.home.display().to_string()).0);
     findings.push(
@@ -111,14 +110,28 @@ pub async fn diagnose(host: &Host<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Whether Firecracker is what `--backend auto` takes, and why. Whoever has none need not have one.
-fn firecracker(path: &OsStr) -> (Finding, bool) {
-    let preferred = Firecracker::preferred(path);
-    let found = match &preferred {
-        Ok(firecracker) => format!("{}; --backend auto takes it", firecracker.program().display()),
-        Err(why) => format!("--backend auto takes QEMU: {why}"),
+/// The VMMs. Only one has to be there: that which was asked for, or which `--backend auto` takes.
+fn vmms(host: &Host<'_>) -> [Finding; 2] {
+    let place = |program: &Path| program.display().to_string();
+    let subject = "firecracker";
+    let well = |found| Finding { subject, severity: Severity::Ok, found, fix: None };
+    let (firecracker, needs_qemu) = match host.backend {
+        Backend::Qemu => (well("not asked for".to_owned()), true),
+        Backend::Firecracker => {
+            (found(subject, Firecracker::find(host.path), |found| place(found.program())).0, false)
+        }
+        Backend::Auto => match Firecracker::preferred(host.path) {
+            Ok(firecracker) => {
+                (well(format!("{}; --backend auto takes it", place(firecracker.program()))), false)
+            }
+            Err(why) => (well(format!("--backend auto takes QEMU: {why}")), true),
+        },
     };
-    (Finding { subject: "firecracker", severity: Severity::Ok, found, fix: None }, preferred.is_ok())
+    let (mut qemu, _) = found("qemu", Qemu::find(host.path), |qemu| place(qemu.program()));
+    if !needs_qemu {
+        qemu.severity = qemu.severity.min(Severity::Warning);
+    }
+    [qemu, firecracker]
 }
 
 /// The finding of a look that either gives something or an error that explains itself.

@@ -45,7 +45,7 @@ pub struct Step {
 pub enum Check {
     /// It is there.
     Ok,
-    /// It cannot be had, and why.
+    /// It cannot be had, or is of no use here, and why.
     Skipped(&'static str),
     /// What has to be done for it.
     Missing(Vec<Action>),
@@ -88,7 +88,7 @@ pub fn linux(facts: &Facts) -> Vec<Step> {
     let mut steps = vec![group(facts), namespaces(&facts.namespaces)];
     steps.extend(facts.apparmor.as_ref().map(|apparmor| profile(apparmor, &facts.binary)));
     steps.push(module("tun", facts.tun.driver));
-    steps.push(tun_device(facts.tun.node));
+    steps.push(tun_device(facts.tun));
     steps.push(modules_at_boot(facts));
     steps.push(devices_at_boot(facts));
     match facts.kvm_module {
@@ -108,15 +108,20 @@ pub fn linux(facts: &Facts) -> Vec<Step> {
 ///
 /// # Errors
 /// [`PrepareError::NoUser`], [`PrepareError::NoGroup`].
-pub fn user(accounts: &Accounts, name: &str) -> Result<Step, PrepareError> {
+pub fn user(facts: &Facts, name: &str) -> Result<Step, PrepareError> {
+    let accounts = &facts.accounts;
     if !accounts.has_user(name) {
         return Err(PrepareError::NoUser(name.to_owned()));
+    }
+    let title = format!("{name} in the group {GROUP}");
+    if facts.kvm.node.is_some_and(Node::open_to_all) {
+        return Ok(step(&title, Check::Skipped("/dev/kvm is open to everybody here")));
     }
     if accounts.group(GROUP).is_none() {
         return Err(PrepareError::NoGroup);
     }
     let check = unless(accounts.is_member(name, GROUP), || vec![run(&["usermod", "-aG", GROUP, name])]);
-    Ok(step(&format!("{name} in the group {GROUP}"), check))
+    Ok(step(&title, check))
 }
 
 fn step(name: &str, check: Check) -> Step {
@@ -192,34 +197,54 @@ fn module(name: &str, loaded: bool) -> Step {
 }
 
 /// Open to all: making or changing an interface takes the right to do so in its network namespace.
-fn tun_device(node: Option<Node>) -> Step {
-    let check = unless(node.is_some_and(Node::open_to_all), || vec![run(&["chmod", "0666", "/dev/net/tun"])]);
+fn tun_device(tun: Device) -> Step {
+    let check = if tun.is_withheld() {
+        Check::Skipped("this container was not given it: start it with --device /dev/net/tun")
+    } else {
+        unless(tun.node.is_some_and(Node::open_to_all), || vec![run(&["chmod", "0666", "/dev/net/tun"])])
+    };
     step("/dev/net/tun", check)
 }
 
 fn kvm_device(facts: &Facts) -> Step {
-    let check = unless(facts.kvm.node.is_some_and(|node| facts.kvm_opens_to_group(node)), || {
-        vec![run(&["chgrp", GROUP, "/dev/kvm"]), run(&["chmod", "0660", "/dev/kvm"])]
-    });
+    let check = if facts.kvm.is_withheld() {
+        Check::Skipped("this container was not given it: start it with --device /dev/kvm")
+    } else {
+        unless(facts.kvm.node.is_some_and(|node| facts.kvm_opens_to_group(node)), || {
+            vec![run(&["chgrp", GROUP, "/dev/kvm"]), run(&["chmod", "0660", "/dev/kvm"])]
+        })
+    };
     step("/dev/kvm", check)
 }
 
-/// The KVM module comes by itself on most hosts, so it is listed only where it had not come.
+/// Modules come by themselves on most hosts, so they are listed only where nothing brings them.
 fn modules_at_boot(facts: &Facts) -> Step {
     let listed = |name: &str| facts.modules_at_boot.iter().any(|module| module == name);
+    let tun = facts.tun.is_withheld() || facts.tun.on_demand || listed("tun");
     let kvm = facts.kvm_module.filter(|name| !facts.kvm.driver && !listed(name));
-    let check = unless(listed("tun") && kvm.is_none(), || {
+    let check = unless(tun && kvm.is_none(), || {
         let names = ["tun"].into_iter().chain(facts.kvm_module);
         vec![write(MODULES, &names.map(|name| format!("{name}\n")).collect::<String>())]
     });
     step("modules after a reboot", check)
 }
 
+/// Only rules that are missing are written, and those stay in our file that are there already: a host
+/// whose own rule opens a device to everybody does not lose it.
 fn devices_at_boot(facts: &Facts) -> Step {
-    let ok = facts.tun.kept && (facts.kvm.kept || facts.kvm_module.is_none());
-    let rules = "KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0660\", OPTIONS+=\"static_node=kvm\"\n\
-                 KERNEL==\"tun\", MODE=\"0666\", OPTIONS+=\"static_node=net/tun\"\n";
-    step("device permissions after a reboot", unless(ok, || vec![write(UDEV, rules)]))
+    let is_missing = |device: Device| !device.kept && !device.is_withheld();
+    let rules = [
+        (
+            is_missing(facts.kvm) && facts.kvm_module.is_some(),
+            "KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0660\", OPTIONS+=\"static_node=kvm\"\n",
+        ),
+        (is_missing(facts.tun), "KERNEL==\"tun\", MODE=\"0666\", OPTIONS+=\"static_node=net/tun\"\n"),
+    ];
+    let check = unless(rules.iter().all(|(missing, _)| !missing), || {
+        let kept = rules.iter().filter(|(missing, rule)| *missing || facts.rules.contains(rule));
+        vec![write(UDEV, &kept.map(|(_, rule)| *rule).collect::<String>())]
+    });
+    step("device permissions after a reboot", check)
 }
 
 #[cfg(test)]

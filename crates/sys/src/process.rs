@@ -77,6 +77,9 @@ pub enum SpawnError {
     /// It cannot do without namespaces, and there are none.
     #[error("cannot make namespaces for the process")]
     Namespaces(#[source] io::Error),
+    /// It cannot do without its network interface, and that cannot be made.
+    #[error("cannot make the process's network interface")]
+    Tap(#[source] io::Error),
     /// A mandatory wall could not be put up.
     #[error("cannot jail the process ({0})")]
     Wall(&'static str, #[source] io::Error),
@@ -171,6 +174,7 @@ impl Command {
                 reap(&child.handle);
                 Err(match step {
                     Step::Exec => SpawnError::Exec(self.program, error),
+                    Step::Tap => SpawnError::Tap(error),
                     step => SpawnError::Wall(step.name(), error),
                 })
             }

@@ -22,12 +22,24 @@ pub fn open(name: &CStr) -> io::Result<OwnedFd> {
     }
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     request.ifr_ifru.ifru_flags = i16::try_from(flags).expect("fifteen bits");
-    let file = rustix::fs::open(c"/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let file = device()?;
     // SAFETY: the request is a whole `ifreq` with a NUL-terminated name and its flags set.
     if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(file)
+}
+
+/// Whether TAP devices can be opened here, by whoever may make them in some network namespace.
+///
+/// # Errors
+/// As in `open(2)` for `/dev/net/tun`.
+pub fn try_device() -> io::Result<()> {
+    device().map(drop)
+}
+
+fn device() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(c"/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 #[cfg(test)]

@@ -133,7 +133,8 @@ impl Explain for VmmError {
                 Kind::HostUnready
             }
             Self::Spawn {
-                source: SpawnError::Jail(JailError::Path(..)) | SpawnError::Namespaces(_), ..
+                source: SpawnError::Jail(JailError::Path(..)) | SpawnError::Namespaces(_) | SpawnError::Tap(_),
+                ..
             } => Kind::HostUnready,
             Self::Kernel { source, .. } => source.kind(),
             Self::TooLittleMemory { .. } | Self::Vcpus { .. } | Self::Serial(_) => Kind::InvalidInput,
@@ -157,6 +158,10 @@ impl Explain for VmmError {
             Self::Spawn { source: SpawnError::Namespaces(_), .. } => {
                 Some("allow user namespaces: `sudo matchlock setup linux`; or use --backend qemu".to_owned())
             }
+            Self::Spawn { source: SpawnError::Tap(_), .. } => Some(
+                "`matchlock diagnose` looks at /dev/net/tun; do without (--no-network), or use --backend qemu"
+                    .to_owned(),
+            ),
             Self::Kernel { source, .. } => source.hint(),
             Self::TooLittleMemory { least, .. } => {
                 Some(format!("give it at least {least} MiB (--memory {least})"))

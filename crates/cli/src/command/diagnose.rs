@@ -3,15 +3,23 @@
 use anstream::println;
 use sandbox::diagnose::{Finding, Host, Severity, diagnose};
 
+use crate::backend::BackendArg;
 use crate::failure::Outcome;
 use crate::{host, output, signals};
 
 /// Check what this machine has and lacks for running sandboxes.
 ///
-/// Boots a test VM. Each thing that is missing comes with its fix.
+/// Boots a test VM, as `run` would. Each thing that is missing comes with its fix.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code: 0 if sandboxes can run, else 1.")]
+#[command(after_help = "\
+Examples:
+  matchlock diagnose
+  matchlock diagnose --backend firecracker     # whether that one works here
+
+Exit code: 0 if sandboxes can run, 1 if not, 2 wrong usage.")]
 pub(crate) struct Args {
+    #[command(flatten)]
+    backend: BackendArg,
     /// Print a JSON array.
     #[arg(long)]
     json: bool,
@@ -19,7 +27,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let (path, home, cache) = (host::path(), host::home()?, host::cache()?);
-    let host = Host { path: &path, home: &home, cache: &cache, kernel: host::kernel() };
+    let host = Host {
+        path: &path,
+        home: &home,
+        cache: &cache,
+        kernel: host::kernel(),
+        backend: args.backend.chosen()?,
+        firecracker: host::firecracker()?,
+    };
     let findings = signals::interruptible(async { Ok(diagnose(&host).await) })?;
     let can_run = findings.iter().all(|finding| finding.severity < Severity::Failure);
     if args.json {

@@ -8,10 +8,8 @@ use api::SandboxName;
 use api::disk::DiskSpec;
 use api::forward::{DEFAULT_ADDRESS, Forward};
 use api::network::NetworkSpec;
-
 use api::spec::{
-    Backend, CommandSpec, Cpus, DEFAULT_DISK_MB, DEFAULT_MEMORY_MB, MIN_DISK_MB, MIN_MEMORY_MB, Resources,
-    SandboxSpec,
+    CommandSpec, Cpus, DEFAULT_DISK_MB, DEFAULT_MEMORY_MB, MIN_DISK_MB, MIN_MEMORY_MB, Resources, SandboxSpec,
 };
 use clap::ValueEnum;
 use image::reference::Reference;
@@ -20,6 +18,7 @@ use sandbox::scratch::Blank;
 use sandbox::timings::Timings;
 use sandbox::{Blueprint, Created, Site};
 
+use crate::backend::BackendArg;
 use crate::command::owner::{self as detached, Detached};
 use crate::command::pull::{self, Policy};
 use crate::failure::{Failure, Outcome};
@@ -148,8 +147,7 @@ pub(crate) struct Args {
     /// Boot this kernel (an uncompressed vmlinux) instead of the default one.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Virtual machine monitor.
-    #[arg(long, value_enum, default_value = "auto", env = "MATCHLOCK_BACKEND")]
+    #[command(flatten)]
     backend: BackendArg,
     /// Print where the time went, as a table or as one line of JSON, to standard error.
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "table", require_equals = true, value_name = "FORMAT")]
@@ -162,16 +160,6 @@ pub(crate) struct Args {
 
 /// The largest scratch disk, MiB: ext4's limit with blocks of 4 KiB, 16 TiB.
 const MAX_DISK_MB: u64 = 16 * 1024 * 1024;
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum BackendArg {
-    /// Firecracker where it is installed and KVM is usable, else QEMU; `matchlock diagnose` says which.
-    Auto,
-    /// QEMU, with KVM where that is usable and emulation where not.
-    Qemu,
-    /// Firecracker, which needs KVM and, for a network, user namespaces.
-    Firecracker,
-}
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum TimingsFormat {
@@ -248,11 +236,7 @@ fn meaning(args: &Args) -> Result<(SandboxSpec, Values), Failure> {
         dns_servers: args.dns_servers.clone(),
         network: NetworkSpec { no_network: args.no_network, mtu: args.mtu, ..reach },
         kernel: args.kernel.clone().or_else(host::kernel),
-        backend: match args.backend {
-            BackendArg::Auto => Backend::Auto,
-            BackendArg::Qemu => Backend::Qemu,
-            BackendArg::Firecracker => Backend::Firecracker,
-        },
+        backend: args.backend.chosen()?,
         timeout: args.timeout,
         graceful_shutdown: args.graceful_shutdown,
         publish: args.publish.clone(),

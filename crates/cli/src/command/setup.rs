@@ -2,7 +2,7 @@
 
 use api::{Explain, Kind};
 use clap::Subcommand;
-use sandbox::prepare::{self, Accounts, Check, Facts, PrepareError, Step};
+use sandbox::prepare::{self, Check, Facts, PrepareError, Step};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -47,7 +47,7 @@ struct How {
     /// Print the commands of what is missing, for a shell, and change nothing. Needs no root.
     #[arg(long)]
     dry_run: bool,
-    /// Print a JSON array: [{"step": …, "state": "ok"|"done"|"missing"|"skipped", "commands": […]}].
+    /// Print a JSON array: [{"step": …, "state": "ok"|"done"|"missing"|"skipped"|"failed", "commands": […]}].
     #[arg(long)]
     json: bool,
 }
@@ -69,13 +69,11 @@ impl Explain for NeedsRoot {
 pub(crate) fn run(args: &Args) -> Outcome {
     match &args.action {
         Action::Linux(how) => {
-            let prepared = how.go("linux", || Ok(prepare::linux(&Facts::look())))?;
-            how.conclude(&prepared, "This machine is prepared.")
+            how.go("linux", "This machine is prepared.", || Ok(prepare::linux(&Facts::look())))
         }
         Action::User { name, how } => {
-            let prepared =
-                how.go(&format!("user {name}"), || Ok(vec![prepare::user(&Accounts::read(), name)?]))?;
-            how.conclude(&prepared, &format!("It counts once {name} has logged in again."))
+            let done = format!("It counts once {name} has logged in again.");
+            how.go(&format!("user {name}"), &done, || Ok(vec![prepare::user(&Facts::look(), name)?]))
         }
     }
 }
@@ -87,9 +85,9 @@ struct Prepared {
     state: State,
     /// What was done for it, or would be.
     commands: Vec<String>,
-    /// Why it was skipped.
+    /// Why it was skipped, or has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -101,46 +99,58 @@ enum State {
     Done,
     /// It is missing, and this is a dry run.
     Missing,
-    /// It cannot be had here.
+    /// It cannot be had here, or is of no use.
     Skipped,
+    /// One of its commands failed.
+    Failed,
 }
 
 impl How {
-    /// Does, or only shows, what `look` finds missing; then looks again.
-    fn go(
-        &self,
-        what: &str,
-        look: impl Fn() -> Result<Vec<Step>, PrepareError>,
-    ) -> Result<Vec<Prepared>, Failure> {
+    /// Does, or only shows, what `look` finds missing, and `done` at the end; then looks again. A step that
+    /// fails does not keep the others from being done.
+    fn go(&self, what: &str, done: &str, look: impl Fn() -> Result<Vec<Step>, PrepareError>) -> Outcome {
         let is_root = rustix::process::geteuid().is_root();
         if !is_root && !self.dry_run {
             return Err(NeedsRoot(what.to_owned()).into());
         }
         let mut all = Vec::new();
+        let mut failures: Vec<Failure> = Vec::new();
         for Step { name, check } in look()? {
             let mut prepared = Prepared { step: name, state: State::Ok, commands: Vec::new(), reason: None };
             match check {
                 Check::Ok => {}
                 Check::Skipped(reason) => {
                     prepared.state = State::Skipped;
-                    prepared.reason = Some(reason);
+                    prepared.reason = Some(reason.to_owned());
                 }
                 Check::Missing(actions) => {
                     prepared.commands = actions.iter().map(|action| action.line(is_root)).collect();
                     prepared.state = if self.dry_run { State::Missing } else { State::Done };
-                    if !self.dry_run {
-                        actions.iter().try_for_each(prepare::Action::carry_out)?;
+                    if !self.dry_run
+                        && let Err(error) = actions.iter().try_for_each(prepare::Action::carry_out)
+                    {
+                        let failure = Failure::from(error);
+                        prepared.state = State::Failed;
+                        prepared.reason = Some(failure.with_causes());
+                        failures.push(failure);
                     }
                 }
             }
             self.show(&prepared)?;
             all.push(prepared);
         }
-        if !self.dry_run {
+        if !self.dry_run && failures.is_empty() {
             let missing = look()?.into_iter().find(|step| matches!(step.check, Check::Missing(_)));
-            missing.map_or(Ok(()), |step| Err(PrepareError::NoEffect(step.name)))?;
+            failures.extend(missing.map(|step| PrepareError::NoEffect(step.name).into()));
         }
-        Ok(all)
+        if self.json {
+            output::json(&all)?;
+        }
+        let Some(last) = failures.pop() else { return self.conclude(&all, done) };
+        for failure in failures {
+            failure.report();
+        }
+        Err(last)
     }
 
     /// A dry run's output is a script, so what is no command is a comment in it.
@@ -154,6 +164,7 @@ impl How {
             State::Done => "done",
             State::Missing => "missing",
             State::Skipped => "skipped",
+            State::Failed => "failed",
         };
         let (mark, indent) = if self.dry_run { ("# ", "") } else { ("", "         ") };
         let mut text = format!("{mark}{state:7}  {step}");
@@ -168,7 +179,7 @@ impl How {
 
     fn conclude(&self, prepared: &[Prepared], done: &str) -> Outcome {
         if self.json {
-            return output::json(&prepared);
+            return Ok(0);
         }
         let nothing = prepared.iter().all(|step| step.commands.is_empty());
         match (nothing, self.dry_run) {

@@ -12,6 +12,8 @@ const JOIN: &str = "sudo matchlock setup user $USER, then log in again";
 const LOG_IN: &str = "log in again";
 const HARDWARE: &str =
     "use a host with hardware virtualization, or turn on nested virtualization for this VM";
+const GIVE_KVM: &str = "start the container with --device /dev/kvm";
+const GIVE_TUN: &str = "start the container with --device /dev/net/tun";
 const POLICY: &str = "a security policy forbids them; in a container it is the runtime's: allow them there";
 
 /// Why something is not there, and what helps.
@@ -26,11 +28,14 @@ pub(super) fn findings() -> [Finding; 3] {
     let namespaces = sys::process::try_namespaces();
     [
         finding("/dev/kvm", "may be used", kvm.map_err(|error| kvm_lack(&error, &facts, user))),
-        finding("/dev/net/tun", "may be used", tun.map_err(|error| tun_lack(&error))),
+        finding("/dev/net/tun", "may be used", tun.map_err(|error| tun_lack(&error, &facts))),
         finding(
             "user namespaces",
             "can be made",
-            namespaces.map_err(|error| namespaces_lack(&error, &facts.namespaces, facts.apparmor.is_some())),
+            namespaces.map_err(|error| {
+                let apparmor = facts.apparmor.as_ref().is_some_and(|apparmor| apparmor.restricts_us);
+                namespaces_lack(&error, &facts.namespaces, apparmor)
+            }),
         ),
     ]
 }
@@ -55,6 +60,9 @@ fn kvm_lack(error: &io::Error, facts: &Facts, user: Option<&str>) -> Lack {
     if !facts.kvm.driver {
         return (format!("the module {module} is not loaded"), Some(PREPARE));
     }
+    if facts.kvm.is_withheld() {
+        return ("the kernel has KVM, but this /dev has no file for it".into(), Some(GIVE_KVM));
+    }
     match (error.kind(), facts.kvm.node) {
         (ErrorKind::PermissionDenied, Some(node)) if facts.kvm_opens_to_group(node) => {
             if user.is_some_and(|user| facts.accounts.is_member(user, GROUP)) {
@@ -72,7 +80,10 @@ fn kvm_lack(error: &io::Error, facts: &Facts, user: Option<&str>) -> Lack {
     }
 }
 
-fn tun_lack(error: &io::Error) -> Lack {
+fn tun_lack(error: &io::Error, facts: &Facts) -> Lack {
+    if facts.tun.is_withheld() {
+        return ("the kernel has TAP devices, but this /dev has no file for them".into(), Some(GIVE_TUN));
+    }
     let missing = [rustix::io::Errno::NODEV, rustix::io::Errno::NXIO, rustix::io::Errno::NOENT];
     let missing = missing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
     let found = match error.kind() {
@@ -107,9 +118,10 @@ mod tests {
     fn facts(node: Node) -> Facts {
         Facts {
             kvm_module: Some("kvm_amd"),
-            kvm: Device { driver: true, node: Some(node), kept: true },
-            tun: Device { driver: true, node: None, kept: true },
+            kvm: Device { driver: true, node: Some(node), kept: true, on_demand: true },
+            tun: Device { driver: false, node: None, kept: true, on_demand: true },
             modules_at_boot: Vec::new(),
+            rules: String::new(),
             accounts: Accounts {
                 passwd: "ada:x:1000:1000::/:\nbob:x:1001:1001::/:\n".into(),
                 group: format!("kvm:x:{KVM}:ada\n"),
@@ -133,8 +145,10 @@ mod tests {
         }
         let group_gone = Facts { accounts: Accounts::default(), ..well.clone() };
         assert_eq!(fix(&group_gone, Some("ada")), Some(PREPARE));
-        let unloaded = Facts { kvm: Device { driver: false, node: None, kept: true }, ..well.clone() };
+        let unloaded = Facts { kvm: Device { driver: false, node: None, ..well.kvm }, ..well.clone() };
         let missing = io::Error::from(Errno::NOENT);
+        let withheld = Facts { kvm: Device { node: None, ..well.kvm }, ..well.clone() };
+        assert_eq!(kvm_lack(&missing, &withheld, Some("ada")).1, Some(GIVE_KVM));
         assert_eq!(kvm_lack(&missing, &unloaded, Some("ada")).0, "the module kvm_amd is not loaded");
         let old = Facts { kvm_module: None, ..unloaded };
         assert_eq!(kvm_lack(&missing, &old, Some("ada")).1, Some(HARDWARE));
@@ -155,10 +169,13 @@ mod tests {
 
     #[test]
     fn tun_without_its_module_is_not_taken_for_a_permission() {
+        let unloaded = facts(Node { group: KVM, mode: 0o660 });
         for errno in [Errno::NODEV, Errno::NXIO, Errno::NOENT] {
-            assert_eq!(tun_lack(&errno.into()).0, "the module tun is not loaded");
+            assert_eq!(tun_lack(&errno.into(), &unloaded).0, "the module tun is not loaded");
         }
-        assert_eq!(tun_lack(&Errno::ACCESS.into()).0, "no permission to open it");
-        assert!(tun_lack(&Errno::MFILE.into()).0.starts_with("Too many open files"));
+        assert_eq!(tun_lack(&Errno::ACCESS.into(), &unloaded).0, "no permission to open it");
+        assert!(tun_lack(&Errno::MFILE.into(), &unloaded).0.starts_with("Too many open files"));
+        let withheld = Facts { tun: Device { driver: true, ..unloaded.tun }, ..unloaded };
+        assert_eq!(tun_lack(&Errno::NOENT.into(), &withheld).1, Some(GIVE_TUN));
     }
 }

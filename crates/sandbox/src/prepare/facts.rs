@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Accounts, GROUP, PROFILE, SYSCTL};
+use super::{Accounts, GROUP, PROFILE, SYSCTL, UDEV};
 
 /// Where `udev(7)` reads rules: of files of one name, the first counts.
 const RULES: [&str; 4] =
@@ -31,6 +31,8 @@ pub struct Facts {
     pub tun: Device,
     /// Modules that are built in, or listed to be loaded at boot.
     pub modules_at_boot: Vec<String>,
+    /// Our own file of rules for `udev(7)`.
+    pub rules: String,
     /// Users and groups.
     pub accounts: Accounts,
     /// Parameters of user namespaces.
@@ -50,6 +52,16 @@ pub struct Device {
     pub node: Option<Node>,
     /// A rule makes the file what it should be after a reboot.
     pub kept: bool,
+    /// A rule makes it before its driver is there, which whoever opens it loads.
+    pub on_demand: bool,
+}
+
+impl Device {
+    /// Whether the kernel has it and this `/dev` does not: that of a container which was not given it.
+    #[must_use]
+    pub fn is_withheld(&self) -> bool {
+        self.driver && self.node.is_none()
+    }
 }
 
 /// A device's file.
@@ -79,6 +91,8 @@ pub struct AppArmor {
     pub profile: Option<String>,
     /// Whether the kernel has our profile; only root can see that.
     pub loaded: Option<bool>,
+    /// This process has no profile, and such are what is restricted. In a container there is one.
+    pub restricts_us: bool,
 }
 
 impl Node {
@@ -99,21 +113,23 @@ impl Facts {
     #[must_use]
     pub fn look() -> Self {
         let drivers = read("/proc/misc");
-        let driver = |name| drivers.lines().any(|line| line.split_whitespace().nth(1) == Some(name));
+        let driver = |name: &str| drivers.lines().any(|line| line.split_whitespace().nth(1) == Some(name));
         let rules = all(&RULES, "rules");
+        let device = |name: &str, path: &str, suffices: fn(Rule) -> bool| {
+            let rule = granted(&rules, name);
+            Device {
+                driver: driver(name),
+                node: Node::at(path),
+                kept: rule.is_some_and(suffices),
+                on_demand: rule.is_some_and(|rule| rule.is_static),
+            }
+        };
         Self {
             kvm_module: sys::kvm::module(),
-            kvm: Device {
-                driver: driver("kvm"),
-                node: Node::at("/dev/kvm"),
-                kept: granted(&rules, "kvm").is_some_and(|rule| rule.to_group || rule.to_all),
-            },
-            tun: Device {
-                driver: driver("tun"),
-                node: Node::at("/dev/net/tun"),
-                kept: granted(&rules, "tun").is_some_and(|rule| rule.to_all),
-            },
+            kvm: device("kvm", "/dev/kvm", |rule| rule.to_group || rule.to_all),
+            tun: device("tun", "/dev/net/tun", |rule| rule.to_all),
             modules_at_boot: modules_at_boot(&(all(&LISTS, "conf") + &read("/etc/modules")), &builtin()),
+            rules: read(UDEV),
             accounts: Accounts::read(),
             namespaces: Namespaces {
                 clone: parameter("kernel/unprivileged_userns_clone"),
@@ -126,6 +142,7 @@ impl Facts {
                     loaded: fs::read_to_string("/sys/kernel/security/apparmor/profiles")
                         .ok()
                         .map(|loaded| loaded.lines().any(|line| line.starts_with("matchlock ("))),
+                    restricts_us: read("/proc/self/attr/current").trim_end() == "unconfined",
                 }
             }),
             binary: std::env::current_exe().unwrap_or_default(),
@@ -178,12 +195,14 @@ fn modules_at_boot(lists: &str, builtin: &str) -> Vec<String> {
 struct Rule {
     to_group: bool,
     to_all: bool,
+    /// Its file is there before its driver is.
+    is_static: bool,
 }
 
 /// What the rules say about a device, if anything: the last word counts.
 fn granted(rules: &str, device: &str) -> Option<Rule> {
     let matched = format!("KERNEL==\"{device}\"");
-    let (mut group, mut mode) = (None, None);
+    let (mut group, mut mode, mut is_static) = (None, None, false);
     for line in rules.lines().map(str::trim_start) {
         if line.starts_with('#') || !line.contains(&matched) {
             continue;
@@ -194,13 +213,15 @@ fn granted(rules: &str, device: &str) -> Option<Rule> {
             match (key, value) {
                 ("GROUP=" | "GROUP:=", Some(value)) => group = Some(value),
                 ("MODE=" | "MODE:=", Some(value)) => mode = u32::from_str_radix(value, 8).ok(),
+                ("OPTIONS+=" | "OPTIONS=", Some(value)) => is_static |= value.starts_with("static_node="),
                 _ => {}
             }
         }
     }
     // A group alone gives it the mode 0660 (udev(7)).
     let mode = mode.or(group.map(|_| 0o660))?;
-    Some(Rule { to_group: group == Some(GROUP) && mode & 0o060 == 0o060, to_all: mode & 0o006 == 0o006 })
+    let to_group = group == Some(GROUP) && mode & 0o060 == 0o060;
+    Some(Rule { to_group, to_all: mode & 0o006 == 0o006, is_static })
 }
 
 #[cfg(test)]
@@ -221,6 +242,8 @@ mod tests {
         let overruled = format!("{debian}KERNEL==\"kvm\", MODE:=\"0600\"\n");
         assert_eq!(rule(&overruled, "kvm"), Some((false, false)));
         assert_eq!(rule("KERNEL==\"kvm\", MODE=\"rw\"", "kvm"), None);
+        assert!(granted(debian, "tun").unwrap().is_static);
+        assert!(!granted("KERNEL==\"tun\", MODE=\"0666\"", "tun").unwrap().is_static);
     }
 
     #[test]

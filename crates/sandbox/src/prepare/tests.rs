@@ -14,13 +14,21 @@ fn accounts() -> Accounts {
     }
 }
 
+/// A device as udev's own rules make it.
+fn there(node: Node) -> Device {
+    Device { driver: true, node: Some(node), kept: true, on_demand: true }
+}
+
+const NONE: Device = Device { driver: false, node: None, kept: false, on_demand: false };
+
 /// A Debian that lacks nothing.
 fn prepared() -> Facts {
     Facts {
         kvm_module: Some("kvm_intel"),
-        kvm: Device { driver: true, node: Some(Node { group: KVM, mode: 0o660 }), kept: true },
-        tun: Device { driver: true, node: Some(Node { group: 0, mode: 0o666 }), kept: true },
-        modules_at_boot: vec!["tun".into()],
+        kvm: there(Node { group: KVM, mode: 0o660 }),
+        tun: there(Node { group: 0, mode: 0o666 }),
+        modules_at_boot: Vec::new(),
+        rules: String::new(),
         accounts: accounts(),
         namespaces: Namespaces { clone: None, max: Some(30_000), configured: String::new() },
         apparmor: None,
@@ -61,11 +69,9 @@ fn a_host_that_lacks_nothing_is_left_alone() {
 
 #[test]
 fn a_bare_debian_gets_everything_in_an_order_that_works() {
-    let none = Device { driver: false, node: None, kept: false };
     let bare = Facts {
-        kvm: none,
-        tun: none,
-        modules_at_boot: Vec::new(),
+        kvm: NONE,
+        tun: NONE,
         accounts: Accounts { group: "root:x:0:\n".into(), ..accounts() },
         namespaces: Namespaces { clone: Some(0), max: Some(0), configured: String::new() },
         ..prepared()
@@ -118,7 +124,10 @@ fn a_value_that_suffices_is_neither_changed_nor_pinned() {
 
 #[test]
 fn under_apparmor_only_our_binary_is_let_through() {
-    let restricted = |profile, loaded| Facts { apparmor: Some(AppArmor { profile, loaded }), ..prepared() };
+    let restricted = |profile, loaded| Facts {
+        apparmor: Some(AppArmor { profile, loaded, restricts_us: true }),
+        ..prepared()
+    };
     let (name, commands) = only(&restricted(None, Some(false)));
     assert_eq!(name, "user namespaces under AppArmor");
     assert!(!commands.concat().contains("apparmor_restrict"), "the restriction stays: {commands:?}");
@@ -146,13 +155,45 @@ fn a_path_is_no_pattern_in_a_profile() {
 
 #[test]
 fn without_hardware_kvm_is_skipped_and_the_rest_is_done() {
-    let none = Device { driver: false, node: None, kept: false };
-    let facts = Facts { kvm_module: None, kvm: none, tun: none, ..prepared() };
-    assert_eq!(names(&facts), ["module tun", "/dev/net/tun", "device permissions after a reboot"]);
+    let facts = Facts { kvm_module: None, kvm: NONE, tun: NONE, ..prepared() };
+    let (device, modules) = ("/dev/net/tun", "modules after a reboot");
+    assert_eq!(names(&facts), ["module tun", device, modules, "device permissions after a reboot"]);
+    assert!(!missing(&facts)[3].1.concat().contains("kvm"), "there is no KVM to keep");
     let steps = linux(&facts);
     assert!(matches!(steps.last(), Some(Step { check: Check::Skipped(_), .. })), "{steps:?}");
-    let prepared = Facts { kvm_module: None, kvm: none, ..prepared() };
+    let prepared = Facts { kvm_module: None, kvm: NONE, ..prepared() };
     assert_eq!(names(&prepared), Vec::<String>::new());
+}
+
+#[test]
+fn a_container_is_not_given_what_only_its_runtime_can_give() {
+    let withheld = Device { driver: true, ..NONE };
+    let facts = Facts { kvm: withheld, tun: withheld, ..prepared() };
+    assert_eq!(names(&facts), Vec::<String>::new());
+    let skipped = linux(&facts).into_iter().filter_map(|step| match step.check {
+        Check::Skipped(why) => Some((step.name, why.rsplit_once(' ').unwrap().1)),
+        _ => None,
+    });
+    let [tun, kvm] = ["/dev/net/tun", "/dev/kvm"];
+    assert_eq!(skipped.collect::<Vec<_>>(), [(tun.to_owned(), tun), (kvm.to_owned(), kvm)]);
+}
+
+#[test]
+fn a_rule_that_stands_elsewhere_is_not_overruled() {
+    let tun = Device { kept: false, ..prepared().tun };
+    let (_, commands) = only(&Facts { tun, ..prepared() });
+    assert!(commands[0].contains("KERNEL==\"tun\"") && !commands[0].contains("kvm\""), "{commands:?}");
+    let ours = "KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0660\", OPTIONS+=\"static_node=kvm\"\n";
+    let (_, commands) = only(&Facts { tun, rules: format!("{HEADER}{ours}"), ..prepared() });
+    assert!(commands[0].contains(ours.trim_end()), "what stands in our file stays there: {commands:?}");
+}
+
+#[test]
+fn tun_is_listed_only_where_nothing_loads_it() {
+    let tun = Device { on_demand: false, ..prepared().tun };
+    assert_eq!(only(&Facts { tun, ..prepared() }).0, "modules after a reboot");
+    let listed = Facts { tun, modules_at_boot: vec!["tun".into()], ..prepared() };
+    assert_eq!(missing(&listed), []);
 }
 
 #[test]
@@ -172,7 +213,7 @@ fn each_piece_of_kvm_is_seen_on_its_own() {
     // Without its group, the file's group is somebody else's.
     let gone = Facts { accounts: Accounts { group: String::new(), ..accounts() }, ..prepared() };
     assert_eq!(names(&gone), ["group kvm", "/dev/kvm"]);
-    let unloaded = Device { driver: false, node: None, ..kvm };
+    let unloaded = Device { node: None, driver: false, ..kvm };
     assert_eq!(
         names(&Facts { kvm: unloaded, ..prepared() }),
         ["modules after a reboot", "module kvm_intel", "/dev/kvm"]
@@ -181,17 +222,21 @@ fn each_piece_of_kvm_is_seen_on_its_own() {
 
 #[test]
 fn a_user_joins_the_group_once() {
-    let step = user(&accounts(), "bob").unwrap();
+    let step = user(&prepared(), "bob").unwrap();
     assert_eq!(step.name, "bob in the group kvm");
     let Check::Missing(actions) = step.check else { panic!() };
     assert_eq!(
         actions.iter().map(|action| action.line(false)).collect::<Vec<_>>(),
         ["sudo usermod -aG kvm bob"]
     );
-    assert_eq!(user(&accounts(), "ada").unwrap().check, Check::Ok);
+    assert_eq!(user(&prepared(), "ada").unwrap().check, Check::Ok);
     for unknown in ["eve", "", "-R", "bob:x", "bob\nada"] {
-        assert_eq!(user(&accounts(), unknown), Err(PrepareError::NoUser(unknown.into())));
+        assert_eq!(user(&prepared(), unknown), Err(PrepareError::NoUser(unknown.into())));
     }
-    let without = Accounts { group: "root:x:0:\n".into(), ..accounts() };
+    let accounts = Accounts { group: "root:x:0:\n".into(), ..accounts() };
+    let without = Facts { accounts, ..prepared() };
     assert_eq!(user(&without, "bob"), Err(PrepareError::NoGroup));
+    // Systemd's own rules open it to everybody unless told otherwise.
+    let open = Facts { kvm: there(Node { group: KVM, mode: 0o666 }), ..without };
+    assert!(matches!(user(&open, "bob").unwrap().check, Check::Skipped(_)));
 }

@@ -67,6 +67,9 @@ pub enum Unsuited {
     /// It could have no network.
     #[error("user namespaces cannot be used: {0}")]
     Namespaces(#[source] io::Error),
+    /// The same.
+    #[error("/dev/net/tun cannot be used: {0}")]
+    Tun(#[source] io::Error),
     /// It has to open its disks by name, so it would be root.
     #[error("as root, QEMU is confined better: its process becomes nobody")]
     Root,
@@ -95,6 +98,7 @@ impl Firecracker {
             return Err(Unsuited::Root);
         }
         sys::process::try_namespaces().map_err(Unsuited::Namespaces)?;
+        sys::tap::try_device().map_err(Unsuited::Tun)?;
         Ok(Self { program, options: Options::default() })
     }
 
