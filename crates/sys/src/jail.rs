@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use landlock::{
 };
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 use thiserror::Error;
 
@@ -53,7 +54,8 @@ pub enum Wall {
     DiesWithOwner,
     /// `no_new_privs`, no capability. Mandatory.
     NoPrivileges,
-    /// A seccomp filter without connections, mounts, namespaces, tracing. Mandatory.
+    /// Seccomp filters without connections, mounts, namespaces, tracing, changes to files but by writing
+    /// them. Mandatory.
     SystemCalls,
     /// Only the descriptors and the environment it was given, a session of its own. Mandatory.
     NothingInherited,
@@ -96,8 +98,8 @@ pub enum JailError {
     /// A path named by the jail.
     #[error("cannot open {path}", path = .0.display())]
     Path(PathBuf, #[source] io::Error),
-    /// The seccomp filter.
-    #[error("cannot prepare the seccomp filter")]
+    /// The seccomp filters.
+    #[error("cannot prepare the seccomp filters")]
     Seccomp(#[from] BackendError),
 }
 
@@ -109,6 +111,8 @@ const LANDLOCK: ABI = ABI::V6;
 /// to `/run/docker.sock`, this does.
 const DENIED: &[i64] = &[
     libc::SYS_connect,
+    // A socket for datagrams reaches any server by its path, without a connection.
+    libc::SYS_socketpair,
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -120,6 +124,7 @@ const DENIED: &[i64] = &[
     libc::SYS_chroot,
     libc::SYS_move_mount,
     libc::SYS_open_tree,
+    OPEN_TREE_ATTR,
     libc::SYS_fsopen,
     libc::SYS_fsmount,
     libc::SYS_mount_setattr,
@@ -142,6 +147,53 @@ const DENIED: &[i64] = &[
     libc::SYS_syslog,
     libc::SYS_acct,
 ];
+
+/// Changes to files that whoever owns them may make by their path alone. Landlock knows nothing of attributes,
+/// and of lengths only since Linux 6.2. `ftruncate(2)` needs a file that is open for writing.
+const CHANGES: &[i64] = &[
+    libc::SYS_truncate,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    FCHMODAT2,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    SETXATTRAT,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    REMOVEXATTRAT,
+    libc::SYS_utimensat,
+    FILE_SETATTR,
+];
+
+/// Those that younger architectures do without.
+#[cfg(target_arch = "x86_64")]
+const OLD_CHANGES: &[i64] = &[
+    libc::SYS_creat,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_CHANGES: &[i64] = &[];
+
+/// Calls whose flags are in memory, where no filter can look. The answer is `ENOSYS`, upon which callers
+/// take the older form.
+const MISSING: &[i64] = &[libc::SYS_clone3, libc::SYS_openat2];
+
+// What libc does not name, or not everywhere. Since Linux 5.1 a new call has one number for all architectures
+// (`asm-generic/unistd.h`).
+const FCHMODAT2: i64 = 452;
+const SETXATTRAT: i64 = 463;
+const REMOVEXATTRAT: i64 = 466;
+const OPEN_TREE_ATTR: i64 = 467;
+const FILE_SETATTR: i64 = 469;
 
 /// What is denied, too, to whoever need not listen.
 const LISTENING: &[i64] =
@@ -181,18 +233,64 @@ impl Jail {
         Ok(ruleset.into())
     }
 
-    /// Our own filter; VMMs add their own on top of it.
-    pub(crate) fn seccomp(&self) -> Result<BpfProgram, JailError> {
-        let mut rules: BTreeMap<_, _> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
+    /// Our own filters; VMMs add theirs on top of them.
+    pub(crate) fn seccomp(&self) -> Result<Vec<BpfProgram>, JailError> {
+        let mut denied = always(DENIED.iter().chain(CHANGES).chain(OLD_CHANGES));
+        denied.insert(libc::SYS_clone, new_namespaces()?);
+        // The flags are behind the path, and behind the folder if there is one.
+        #[cfg(target_arch = "x86_64")]
+        denied.insert(libc::SYS_open, vec![has_flag(1, libc::O_TRUNC)?]);
+        denied.insert(libc::SYS_openat, vec![has_flag(2, libc::O_TRUNC)?]);
         if self.listens_in.is_some() {
-            rules.insert(libc::SYS_socket, no_unix_stream()?);
+            denied.insert(libc::SYS_socket, no_unix_stream()?);
         } else {
-            rules.extend(LISTENING.iter().map(|call| (*call, Vec::new())));
+            denied.extend(always(LISTENING));
         }
-        let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-        let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-        Ok(SeccompFilter::new(rules, SeccompAction::Allow, denied, arch)?.try_into()?)
+        Ok(vec![no_x32(), refused(denied, libc::EPERM)?, refused(always(MISSING), libc::ENOSYS)?])
     }
+}
+
+/// System calls, and the arguments with which they are refused.
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn refused(rules: Rules, error: i32) -> Result<BpfProgram, BackendError> {
+    let answer = SeccompAction::Errno(error.unsigned_abs());
+    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
+    SeccompFilter::new(rules, SeccompAction::Allow, answer, arch)?.try_into()
+}
+
+fn always<'a>(calls: impl IntoIterator<Item = &'a i64>) -> Rules {
+    calls.into_iter().map(|call| (*call, Vec::new())).collect()
+}
+
+/// Ends whoever makes a call of the x32 ABI. Where the kernel has that, its calls are those of x86-64 with one
+/// more bit in their numbers, and filters that compare numbers let them pass. Elsewhere no number is that high.
+fn no_x32() -> BpfProgram {
+    /// `__X32_SYSCALL_BIT` of `asm/unistd.h`.
+    const X32: u32 = 0x4000_0000;
+    /// Where `struct seccomp_data` has the call's number.
+    const NUMBER: usize = offset_of!(libc::seccomp_data, nr);
+    let step = |code: u32, k, jf| sock_filter { code: code as u16, jt: 0, jf, k };
+    vec![
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, NUMBER as u32, 0),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, X32, 1),
+        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_KILL_PROCESS, 0),
+        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+    ]
+}
+
+/// Matches `clone(2)` with any of the flags for new namespaces.
+fn new_namespaces() -> Result<Vec<SeccompRule>, BackendError> {
+    let flags = [
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+    ];
+    flags.into_iter().map(|flag| has_flag(0, flag)).collect()
 }
 
 /// Matches every `socket(2)` but those for streams over Unix sockets. Datagrams need no connection to
@@ -202,14 +300,21 @@ fn no_unix_stream() -> Result<Vec<SeccompRule>, BackendError> {
     const TYPE: u8 = 1;
     /// `SOCK_TYPE_MASK`: the rest are flags.
     const KINDS: u64 = 0xf;
-    let condition = |argument, operator, value| {
-        SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?])
-    };
-    let domain = condition(DOMAIN, SeccompCmpOp::Ne, u64::from(libc::AF_UNIX.unsigned_abs()));
+    let domain = argument(DOMAIN, SeccompCmpOp::Ne, u64::from(libc::AF_UNIX.unsigned_abs()));
     let stream = u64::from(libc::SOCK_STREAM.unsigned_abs());
     let kinds = (0..=KINDS).filter(|kind| *kind != stream);
-    let kinds = kinds.map(|kind| condition(TYPE, SeccompCmpOp::MaskedEq(KINDS), kind));
+    let kinds = kinds.map(|kind| argument(TYPE, SeccompCmpOp::MaskedEq(KINDS), kind));
     std::iter::once(domain).chain(kinds).collect()
+}
+
+fn has_flag(index: u8, flag: i32) -> Result<SeccompRule, BackendError> {
+    let flag = u64::from(flag.unsigned_abs());
+    argument(index, SeccompCmpOp::MaskedEq(flag), flag)
+}
+
+/// Matches by the lower half of an argument, which is all that the kernel takes of an `int` and of flags.
+fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)?])
 }
 
 /// Opens a file to name it, which needs no permission on the file itself.

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -44,7 +44,7 @@ pub struct Command {
 #[derive(Debug)]
 pub struct Process {
     pid: Pid,
-    handle: OwnedFd,
+    handle: Arc<OwnedFd>,
     reaper: Option<thread::JoinHandle<()>>,
     layers: Vec<Layer>,
     frames: Option<OwnedFd>,
@@ -100,13 +100,13 @@ impl Command {
                 Ok(child) => child,
                 Err(error) => return drop(started.send(Err(error))),
             };
-            let handle = child.handle.try_clone().map_err(SpawnError::Process);
-            // If this fails the caller is gone, and the child is killed right below.
-            let wanted = started.send(handle.map(|handle| (child.pid, handle, child.parts))).is_ok();
-            if !wanted {
-                kill(&child.handle);
+            // Shared, not duplicated, which could fail and leave the child with nobody to kill it.
+            let handle = Arc::new(child.handle);
+            if started.send(Ok((child.pid, Arc::clone(&handle), child.parts))).is_err() {
+                // The caller is gone.
+                kill(&handle);
             }
-            ended(reap(&child.handle));
+            ended(reap(&handle));
         });
         let reaper = reaper.map_err(SpawnError::Process)?;
         let (pid, handle, Parts { layers, frames }) =
@@ -139,7 +139,7 @@ impl Command {
         let landlock = landlock.as_ref().map(high).transpose()?;
         let owner = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
         let owner = high(&owner.map_err(io_error)?)?;
-        let filter = self.jail.seccomp()?;
+        let filters = self.jail.seccomp()?;
         let (report, reported) = io::pipe().map_err(SpawnError::Process)?;
         let reported = high(&OwnedFd::from(reported))?;
         let plan = Plan {
@@ -154,7 +154,7 @@ impl Command {
             limits: child::limits(&self.jail),
             groups: self.jail.groups,
             keeps_user: self.jail.keeps_user,
-            filter,
+            filters,
         };
         let mut child = plan.clone_child()?;
         child.parts.layers.push(Layer { wall: Wall::Files, standing: files });

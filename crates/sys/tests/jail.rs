@@ -4,9 +4,9 @@
 use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ fn a_jailed_process_reads_and_writes_no_files_of_the_host() {
     let path = secret.to_str().unwrap();
     let output = inside(
         &format!(
-            "cat /etc/passwd; cat {path}; echo x > {path}; echo x > /tmp/jail-was-here; ls /home; ls /etc; \
+            "cat /etc/passwd; cat {path}; echo x >> {path}; echo x >> /tmp/jail-was-here; ls /home; ls /etc; \
              mkdir /tmp/jail-was-here; cat /proc/1/environ; echo done"
         ),
         jail(),
@@ -105,8 +105,127 @@ fn a_jailed_process_has_no_network_and_no_sockets_at_all() {
     let port = listener.local_addr().unwrap().port();
     let output = inside(&format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo connected; echo done"), jail());
     assert!(output.contains("Operation not permitted") && !output.contains("connected"), "{output}");
-    let unix = "perl -e 'socket(S, 1, 1, 0) ? print \"open\" : print \"$!\"'";
-    assert_eq!(inside(unix, jail()), "Operation not permitted");
+    for call in ["socket(S, 1, 1, 0)", "socketpair(S, T, 1, 2, 0)"] {
+        let unix = format!("perl -e '{call} ? print \"open\" : print \"$!\"'");
+        assert_eq!(inside(&unix, jail()), REFUSED, "{call}");
+    }
+}
+
+/// What a denied system call is answered with.
+const REFUSED: &str = "Operation not permitted";
+
+/// Makes system calls in the jail, their arguments written in Perl, and returns what each was answered with.
+/// The file is `$path`, and open for reading as `$fd`.
+fn answers(calls: &[(i64, &str)], file: &Path, mut jail: Jail) -> Vec<String> {
+    let calls: Vec<_> = calls.iter().map(|(number, arguments)| format!("[{number}, {arguments}]")).collect();
+    let script = format!(
+        r#"perl -e 'my ($path, $name, $value) = ("{path}", "user.jail", "x");
+        open(my $file, "<", $path) or die "no file: $!"; my $fd = fileno($file);
+        my $attribute = pack("QLL", unpack("J", pack("P", $value)), 1, 0); my $attributes = pack("x24");
+        for ({calls}) {{ my ($number, @arguments) = @$_; print syscall($number, @arguments) == -1 ? "$!" : "done", "\n" }}'"#,
+        path = file.display(),
+        calls = calls.join(", "),
+    );
+    jail.readable.push(file.to_owned());
+    inside(&script, jail).lines().map(str::to_owned).collect()
+}
+
+/// The calls are made by the owner of the file, and done without the filter.
+#[test]
+fn a_jailed_process_cannot_chmod_chown_label_age_or_truncate_its_users_files() {
+    // The newest are not in libc.
+    const FCHMODAT2: i64 = 452;
+    const SETXATTRAT: i64 = 463;
+    const REMOVEXATTRAT: i64 = 466;
+    const FILE_SETATTR: i64 = 469;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "content").unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+    let before = file.metadata().unwrap();
+    let calls = &[
+        (libc::SYS_truncate, "$path, 0"),
+        (libc::SYS_openat, "-100, $path, 01000"),
+        (libc::SYS_fchmod, "$fd, 0777"),
+        (libc::SYS_fchmodat, "-100, $path, 0777"),
+        (FCHMODAT2, "-100, $path, 0777, 0"),
+        (libc::SYS_fchown, "$fd, -1, -1"),
+        (libc::SYS_fchownat, "-100, $path, -1, -1, 0"),
+        (libc::SYS_setxattr, "$path, $name, $value, 1, 0"),
+        (libc::SYS_lsetxattr, "$path, $name, $value, 1, 0"),
+        (libc::SYS_fsetxattr, "$fd, $name, $value, 1, 0"),
+        (SETXATTRAT, "-100, $path, 0, $name, $attribute, 16"),
+        (libc::SYS_removexattr, "$path, $name"),
+        (libc::SYS_lremovexattr, "$path, $name"),
+        (libc::SYS_fremovexattr, "$fd, $name"),
+        (REMOVEXATTRAT, "-100, $path, 0, $name"),
+        (libc::SYS_utimensat, "-100, $path, 0, 0"),
+        (libc::SYS_utimensat, "$fd, 0, 0, 0"),
+        (FILE_SETATTR, "-100, $path, $attributes, 24, 0"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_open, "$path, 01000"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_creat, "$path, 0"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_chmod, "$path, 0777"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_chown, "$path, -1, -1"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_lchown, "$path, -1, -1"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_utime, "$path, 0"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_utimes, "$path, 0"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_futimesat, "-100, $path, 0"),
+    ];
+    let answers = answers(calls, &file, Jail { keeps_user: true, ..jail() });
+    assert_eq!(answers.len(), calls.len(), "{answers:?}");
+    for (call, answer) in calls.iter().zip(answers) {
+        assert_eq!(answer, REFUSED, "{call:?}");
+    }
+    let after = file.metadata().unwrap();
+    assert_eq!((after.len(), after.mode(), after.ctime()), (before.len(), before.mode(), before.ctime()));
+}
+
+/// No namespace of its own, where it would have all capabilities: by none of the ways to make one.
+#[test]
+fn a_jailed_process_clones_nothing_into_new_namespaces() {
+    // An impossible combination, with which nothing is cloned in any case.
+    let impossible = libc::CLONE_SIGHAND;
+    let namespaces = [
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+    ];
+    let flags = namespaces.map(|namespace| format!("{}, 0, 0, 0, 0", namespace | impossible));
+    let file = Path::new("/bin/true");
+    let calls = flags.each_ref().map(|flags| (libc::SYS_clone, flags.as_str()));
+    assert_eq!(answers(&calls, file, jail()), [REFUSED; 7]);
+    let without = format!("{impossible}, 0, 0, 0, 0");
+    assert_eq!(answers(&[(libc::SYS_clone, &without)], file, jail()), ["Invalid argument"]);
+}
+
+/// A refusal would not make them fall back: threads could not be started any more.
+#[test]
+fn calls_whose_flags_no_filter_sees_are_missing_in_a_jail_and_threads_are_not() {
+    let calls = [(libc::SYS_clone3, "0, 0"), (libc::SYS_openat2, "-100, $path, 0, 0")];
+    assert_eq!(answers(&calls, Path::new("/bin/true"), jail()), ["Function not implemented"; 2]);
+    let script =
+        "python3 -Sc 'import threading; threading.Thread(target=lambda: print(\"started\")).start()'";
+    assert_eq!(inside(script, jail()), "started\n");
+}
+
+/// The same calls by other numbers, on kernels that have x32.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_jailed_process_that_makes_x32_calls_is_killed() {
+    let shell = bash("exec perl -e 'syscall(0x40000000 | 39)'", jail());
+    assert_eq!(shell.status.recv(), Ok(Status::Signal(libc::SIGSYS)));
 }
 
 #[test]
@@ -283,6 +402,7 @@ def refused(what):
 refused(lambda: s.connect('{outside}'))
 refused(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
 refused(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+refused(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
 refused(lambda: socket.socket(socket.AF_INET))
 refused(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
 refused(lambda: socket.socket(40))
@@ -307,7 +427,7 @@ print(s.accept()[0].recv(5))",
     let process = command.spawn(|_| ()).unwrap();
     let mut output = BufReader::new(output).lines().map(Result::unwrap);
     let said: Vec<_> = output.by_ref().take_while(|line| line != "listens").collect();
-    assert_eq!(said, ["1", "1", "1", "1", "1", "1", "13"], "EPERM of the filter, EACCES of Landlock");
+    assert_eq!(said, ["1", "1", "1", "1", "1", "1", "1", "13"], "EPERM of the filter, EACCES of Landlock");
     UnixStream::connect(inside.join("socket")).unwrap().write_all(b"hello").unwrap();
     assert_eq!(output.next().as_deref(), Some("b'hello'"));
     drop((process, outside));

@@ -49,7 +49,8 @@ pub(super) struct Plan {
     pub(super) groups: Vec<u32>,
     /// Whether root stays root.
     pub(super) keeps_user: bool,
-    pub(super) filter: BpfProgram,
+    /// Put up in this order.
+    pub(super) filters: Vec<BpfProgram>,
 }
 
 /// What the child was doing.
@@ -213,7 +214,10 @@ impl Plan {
             let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.landlock_number(), 0) };
             (done == 0).then_some(()).ok_or(Step::Landlock)?;
         }
-        seccompiler::apply_filter(&self.filter).map_err(|_| Step::Seccomp)
+        self.filters
+            .iter()
+            .try_for_each(|filter| seccompiler::apply_filter(filter))
+            .map_err(|_| Step::Seccomp)
     }
 
     /// Number of the report descriptor once the descriptors are in place.
