@@ -115,7 +115,8 @@ impl PacketSocket {
         Some(Received { slot, frame, offload, intact })
     }
 
-    /// Sends a frame, if the device takes it now. If it does not, nothing says when it will.
+    /// Sends a frame, if the device takes it now. If it does not, nothing says when it will. One that is
+    /// longer than the device ever takes is lost.
     ///
     /// # Errors
     /// [`io::ErrorKind::NetworkDown`] once the device is down or gone, otherwise as in `packet(7)`.
@@ -124,7 +125,8 @@ impl PacketSocket {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
             match sendmsg(&self.socket, &parts, &mut SendAncillaryBuffer::default(), flags) {
-                Ok(_) => return Ok(true),
+                // Longer than its MTU: an answer to what the guest sent must not end the link.
+                Ok(_) | Err(Errno::MSGSIZE) => return Ok(true),
                 Err(Errno::INTR) => {}
                 // The device's queue is full, or nobody has the device open yet.
                 Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(false),

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, netdevice::name_to_index, send};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
-use sys::packet::{Batch, Checksum, Offload, PacketSocket};
+use sys::packet::{Batch, Checksum, LONGEST, Offload, PacketSocket};
 use tap::{MTU, PLAIN, Tap, alone};
 
 fn pair() -> (Tap, PacketSocket) {
@@ -137,6 +137,19 @@ fn a_full_ring_loses_what_comes_and_nothing_else() {
             }
             assert!((48..=64).contains(&got), "{got} slots");
         }
+    });
+}
+
+#[test]
+fn what_is_longer_than_the_device_s_mtu_is_lost_and_nothing_else() {
+    alone("what_is_longer_than_the_device_s_mtu_is_lost_and_nothing_else", || {
+        let (mut tap, socket) = pair();
+        let longest = 14 + usize::from(MTU);
+        for length in [longest + 1, LONGEST, longest] {
+            assert!(socket.send(&frame(length, 0)).unwrap());
+        }
+        assert!(tap.receive().unwrap() == frame(longest, 0));
+        assert!(tap.receive().is_none());
     });
 }
 

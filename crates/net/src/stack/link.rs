@@ -74,7 +74,7 @@ impl Link {
     pub(super) fn start(self, mtu: u16) -> io::Result<Box<dyn Wire>> {
         Ok(match self {
             Self::Stream(socket) => Box::new(stream::Stream::new(socket, mtu)?),
-            Self::Packet(socket) => Box::new(packet::Packet::new(socket)),
+            Self::Packet(socket) => Box::new(packet::Packet::new(socket, mtu)),
         })
     }
 }

@@ -52,6 +52,7 @@ async fn transmit(shared: &Shared, mut writer: OwnedWriteHalf) -> Infallible {
         if writer.write_all(&batch).await.is_err() {
             // Nobody reads any more; what the guest said before its end is still to be read, and
             // the reading half finds that end.
+            shared.deafen();
             return std::future::pending().await;
         }
         batch.clear();

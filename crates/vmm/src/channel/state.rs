@@ -30,7 +30,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// The queue is not empty.
     pub(super) to_send: Notify,
-    /// The queue is below its limit again: the pump may go on reading.
+    /// The queue is below its limit again, or the guest deaf: the pump may go on reading.
     room: Notify,
     /// Another stream waits for [`Shared::accept`], or the channel ended.
     arrived: Notify,
@@ -57,6 +57,8 @@ pub(super) struct State {
     waiting: HashMap<u32, VecDeque<StreamId>>,
     /// Encoded frames for the guest.
     queue: Vec<u8>,
+    /// The guest reads no more: what is said to it is dropped.
+    deaf: bool,
     end: Option<ChannelError>,
 }
 
@@ -67,6 +69,7 @@ impl Shared {
             flows: HashMap::new(),
             waiting: listen.iter().map(|port| (*port as u32, VecDeque::new())).collect(),
             queue: Vec::new(),
+            deaf: false,
             end: None,
         };
         Self { state: Mutex::new(state), to_send: Notify::new(), room: Notify::new(), arrived: Notify::new() }
@@ -119,7 +122,7 @@ impl Shared {
     /// Queues one frame.
     pub(super) fn send(&self, state: &mut State, header: Header, payload: &[u8]) {
         debug_assert_eq!(header.payload_len(), payload.len());
-        if state.end.is_some() {
+        if state.deaf || state.end.is_some() {
             return;
         }
         state.queue.extend_from_slice(&header.encode());
@@ -135,6 +138,16 @@ impl Shared {
             self.room.notify_one();
         }
         std::mem::swap(&mut state.queue, batch);
+    }
+
+    /// The guest reads no more. Nobody takes the queue then, so nobody may wait for room in it: the pump would
+    /// never read the guest's end.
+    pub(super) fn deafen(&self) {
+        let mut state = self.lock();
+        state.deaf = true;
+        state.queue = Vec::new();
+        state.flows.values_mut().for_each(|flow| wake(&mut flow.writer));
+        self.room.notify_one();
     }
 
     /// Waits until there is room for the answers to what is read next.

@@ -1,6 +1,7 @@
 //! The channel against a guest played by hand, honest and hostile.
 
 use std::io::ErrorKind;
+use std::net::Shutdown;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,6 +10,7 @@ use proto::frame::{Frame, HEADER_LEN, Header, MAX_PAYLOAD, Reason, StreamId};
 use proto::mux::{Event, Mux, Side};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::time::timeout;
 
 use super::state::{MAX_WAITING, QUEUE_LIMIT};
@@ -197,25 +199,77 @@ async fn streams_that_nobody_accepts_are_few() {
     assert_eq!(channel.accept(Port::Boot).await.unwrap().read_u8().await.unwrap(), b'x');
 }
 
+/// Frames without end that open streams to a port that nobody listens on: each asks for an answer.
+fn questions() -> impl Iterator<Item = [u8; HEADER_LEN]> {
+    let mut mux = Mux::new(Side::Guest);
+    std::iter::repeat_with(move || {
+        let (stream, open) = mux.open(Port::Exec as u32).unwrap();
+        mux.reset(stream, Reason::Cancelled);
+        open.encode()
+    })
+}
+
+async fn flood(mut socket: OwnedWriteHalf) {
+    for question in questions() {
+        if socket.write_all(&question).await.is_err() {
+            return;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_guest_that_does_not_read_is_not_listened_to() {
     let (channel, guest) = pair();
-    let (_unread, mut socket) = guest.socket.into_split();
-    // Every stream to a port that nobody listens on asks for an answer.
-    let flood = tokio::spawn(async move {
-        let mut mux = Mux::new(Side::Guest);
-        loop {
-            let (stream, open) = mux.open(Port::Exec as u32).unwrap();
-            mux.reset(stream, Reason::Cancelled);
-            if socket.write_all(&open.encode()).await.is_err() {
-                return;
-            }
-        }
-    });
+    let (_unread, socket) = guest.socket.into_split();
+    let flood = tokio::spawn(flood(socket));
     tokio::time::sleep(Duration::from_millis(500)).await;
     let queued = channel.owner.shared.lock().queued();
     assert!(queued < 3 * QUEUE_LIMIT, "{queued}");
     flood.abort();
+}
+
+#[tokio::test]
+async fn the_end_of_a_guest_that_floods_and_does_not_read_is_seen() {
+    let (channel, guest) = pair();
+    let mut writer = channel.open(Port::Exec).unwrap();
+    let (unread, socket) = guest.socket.into_split();
+    let flood = tokio::spawn(flood(socket));
+    let wait = Duration::from_secs(10);
+    // Until it is not listened to.
+    let full = async {
+        while channel.owner.shared.lock().queued() < 2 * QUEUE_LIMIT {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(wait, full).await.unwrap();
+    let mut accepted = tokio::spawn({
+        let channel = channel.clone();
+        async move { channel.accept(Port::Boot).await }
+    });
+    let mut written = tokio::spawn(async move { writer.write_all(&vec![0; 4 * WINDOW as usize]).await });
+    assert!(timeout(Duration::from_millis(20), &mut accepted).await.is_err());
+    assert!(timeout(Duration::from_millis(20), &mut written).await.is_err());
+    flood.abort();
+    drop(unread);
+    let end = timeout(wait, channel.ended()).await.unwrap();
+    assert!(matches!(end, ChannelError::Gone), "{end:?}");
+    assert!(matches!(timeout(wait, accepted).await.unwrap().unwrap(), Err(ChannelError::Gone)));
+    let error = timeout(wait, written).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
+async fn a_guest_that_can_read_no_more_is_listened_to_until_its_end() {
+    let (channel, guest) = pair();
+    let socket = guest.socket.into_std().unwrap();
+    socket.shutdown(Shutdown::Read).unwrap();
+    let mut socket = UnixStream::from_std(socket).unwrap();
+    // More than there is room for answers.
+    let flood: Vec<u8> = questions().take(100_000).flatten().collect();
+    let wait = Duration::from_secs(10);
+    timeout(wait, socket.write_all(&flood)).await.unwrap().unwrap();
+    drop(socket);
+    assert!(matches!(timeout(wait, channel.ended()).await.unwrap(), ChannelError::Gone));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
+use smoltcp::wire::ETHERNET_HEADER_LEN;
 use sys::packet::{Batch, PacketSocket, Received};
 
 use super::{LinkError, Take, Wire, either};
@@ -22,11 +23,13 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) struct Packet {
     socket: PacketSocket,
+    /// Bytes of the longest frame that the guest may send in one piece: the device takes longer ones from it.
+    longest: usize,
 }
 
 impl Packet {
-    pub(super) fn new(socket: PacketSocket) -> Self {
-        Self { socket }
+    pub(super) fn new(socket: PacketSocket, mtu: u16) -> Self {
+        Self { socket, longest: ETHERNET_HEADER_LEN + usize::from(mtu) }
     }
 }
 
@@ -34,7 +37,7 @@ impl Wire for Packet {
     fn receive(&mut self, take: &mut Take<'_>) -> Result<bool, LinkError> {
         for taken in 0..TURN {
             let Some(mut received) = self.socket.receive() else { return Ok(taken > 0) };
-            take(complete(&mut received));
+            take(complete(&mut received, self.longest));
         }
         Ok(true)
     }
@@ -55,14 +58,19 @@ impl Wire for Packet {
 }
 
 /// The frame as a network card would have sent it.
-fn complete<'r>(received: &'r mut Received<'_>) -> Result<&'r [u8], Dropped> {
-    // Datagrams to be cut would be taken for one.
-    if !received.intact || received.offload.batch == Batch::Other {
+fn complete<'r>(received: &'r mut Received<'_>, longest: usize) -> Result<&'r [u8], Dropped> {
+    let (intact, offload) = (received.intact, received.offload);
+    let frame = received.frame();
+    let fits = match offload.batch {
+        Batch::No => frame.len() <= longest,
+        Batch::Tcp => true,
+        // It would be taken for one datagram.
+        Batch::Other => false,
+    };
+    if !intact || !fits {
         return Err(Dropped::Malformed);
     }
-    let missing = received.offload.checksum;
-    let frame = received.frame();
-    if let Some(missing) = missing {
+    if let Some(missing) = offload.checksum {
         checksum::complete(frame, missing.start, missing.offset)?;
     }
     Ok(frame)

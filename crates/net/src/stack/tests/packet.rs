@@ -22,14 +22,14 @@ const V6: &str = "[2001:db8::7]:80";
 /// Runs the test of this name in a network namespace of its own.
 fn alone(name: &str, test: impl FnOnce(Guest, Host)) {
     tap::alone(&format!("stack::tests::packet::{name}"), || {
-        let (guest, host) = bed();
+        let (guest, host) = bed(MTU);
         test(guest, host);
     });
 }
 
-fn bed() -> (Guest, Host) {
+fn bed(mtu: u16) -> (Guest, Host) {
     let (tap, socket) = Tap::new();
-    bed_on(Link::Packet(PacketSocket::new(socket).unwrap()), Cable::tap(tap), MTU)
+    bed_on(Link::Packet(PacketSocket::new(socket).unwrap()), Cable::tap(tap), mtu)
 }
 
 /// A frame whose checksum is left to be completed, with what says so; `gso` as in `struct virtio_net_hdr`.
@@ -63,10 +63,43 @@ fn the_longest_frames_pass_both_ways_and_ours_do_not_come_back() {
 }
 
 #[test]
+fn frames_longer_than_the_mtu_are_dropped() {
+    tap::alone("stack::tests::packet::frames_longer_than_the_mtu_are_dropped", || {
+        // The device's own, and one that is only the guest's and ours.
+        for mtu in [MTU, 1500] {
+            let (mut guest, mut host) = bed(mtu);
+            host.serve(hello);
+            let data = vec![7; usize::from(mtu) - 27];
+            for (gateway, data) in [(GATEWAY_V4.into(), &data[..]), (GATEWAY_V6.into(), &data[20..])] {
+                guest.frame(&frames::ping(gateway, data));
+                guest.frame(&frames::ping(gateway, &data[1..]));
+                assert!(guest.next_frame().ends_with(&data[1..]));
+            }
+            assert_eq!(host.dropped(Dropped::Malformed), 2);
+            works(&mut guest);
+        }
+    });
+}
+
+/// A long ping that is said to be several TCP segments.
+#[test]
+fn an_answer_longer_than_the_mtu_does_not_end_the_link() {
+    alone("an_answer_longer_than_the_mtu_does_not_end_the_link", |mut guest, mut host| {
+        host.serve(hello);
+        let mut ping = frames::ping(GATEWAY_V4.into(), &vec![0; 65_535 - 28]);
+        // Its checksum is completed where TCP has it, and right if there was none.
+        ping[36..38].fill(0);
+        guest.tap().send([1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0], &ping).unwrap();
+        works(&mut guest);
+        assert!(host.stack.dropped().all(|(_, count)| count == 0));
+    });
+}
+
+#[test]
 fn megabytes_come_back_as_they_were_sent() {
     tap::alone("stack::tests::packet::megabytes_come_back_as_they_were_sent", || {
         for to in [V4, V6] {
-            let (mut guest, mut host) = bed();
+            let (mut guest, mut host) = bed(MTU);
             echoes(&mut guest, &mut host, to, 16 << 20);
         }
     });
