@@ -70,6 +70,7 @@ fn files(directory: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt as _;
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -77,28 +78,40 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_words_its_environment_and_its_files() {
         let home = tempfile::tempdir().unwrap();
+        assert_eq!(processes(home.path()), Vec::<String>::new());
         let marker = home.path().join("file");
         fs::write(&marker, "").unwrap();
-        assert_eq!(processes(home.path()), Vec::<String>::new());
         let mut by_words = Command::new("sh");
         by_words.arg("-c").arg("read line").arg(&marker).stdin(Stdio::piped());
         let mut by_environment = Command::new("sleep");
         by_environment.arg("1000").env("MATCHLOCK_HOME", home.path());
+        assert_known(home.path(), by_words);
+        assert_known(home.path(), by_environment);
         let mut by_files = Command::new("sleep");
         by_files.arg("1000").stdin(fs::File::open(&marker).unwrap());
-        for command in [&mut by_words, &mut by_environment, &mut by_files] {
-            use std::os::unix::process::CommandExt as _;
-            let mut child = command.process_group(0).spawn().unwrap();
-            // A child is there before the kernel has put its words and its environment where they are read.
-            let patience = Instant::now() + GRACE;
-            while processes(home.path()).is_empty() && Instant::now() < patience {
-                sleep(Duration::from_millis(1));
+        assert_known(home.path(), by_files);
+    }
+
+    /// Fails unless this command is known, and nobody else. It runs before the kernel has put its words and its
+    /// environment where they are read; and a child that another test has just forked has the files that are
+    /// open here until it executes its program.
+    fn assert_known(home: &Path, mut command: Command) {
+        let mut child = command.process_group(0).spawn().unwrap();
+        let said = format!("{command:?}");
+        drop(command);
+        let only = format!("process {}: ", child.id());
+        let patience = Instant::now() + GRACE;
+        let known = loop {
+            let known = processes(home);
+            if matches!(&known[..], [one] if one.starts_with(&only)) || Instant::now() > patience {
+                break known;
             }
-            assert_eq!(processes(home.path()).len(), 1, "{command:?}");
-            let group = rustix::process::Pid::from_child(&child);
-            rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
-            child.wait().unwrap();
-        }
+            sleep(Duration::from_millis(1));
+        };
+        let group = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+        child.wait().unwrap();
+        assert!(matches!(&known[..], [one] if one.starts_with(&only)), "{said}: {known:?}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Store {
     /// A damaged record, since then it is not known what is needed; or the disk fails.
     pub fn gc(&self) -> Result<GcReport, StoreError> {
         let mut report = GcReport::default();
-        // No image is entered meanwhile. One that is being pulled holds its layers.
+        // No image is entered and no layer replaced meanwhile. An image that is being pulled holds its layers.
         let _lock = self.lock()?;
         let mut layers = HashSet::new();
         let mut merged = HashSet::new();

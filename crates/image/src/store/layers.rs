@@ -132,7 +132,7 @@ impl Store {
 
     /// Makes a finished image this layer.
     pub(crate) fn publish_layer(&self, draft: Draft, diff_id: &Digest) -> Result<Disk, StoreError> {
-        publish(draft, &self.layer_path(diff_id))
+        self.publish(draft, &self.layer_path(diff_id))
     }
 
     fn merged(&self, layers: &[Digest], disks: Vec<Disk>, cancel: &Cancel) -> Result<Disk, StoreError> {
@@ -147,7 +147,21 @@ impl Store {
         let mut go_on =
             |_| if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         layer::merge(&files, draft.file(), &Limits::default(), &mut go_on).map_err(StoreError::Merge)?;
-        publish(draft, &path)
+        self.publish(draft, &path)
+    }
+
+    /// Gives a draft its place. It is locked, and so is what is returned: no collector comes between.
+    fn publish(&self, mut draft: Draft, path: &Path) -> Result<Disk, StoreError> {
+        let guard = draft.file().try_clone().map_err(StoreError::io("open", path))?;
+        // The slow part, while nobody waits for the store's lock.
+        draft.file().sync_all().map_err(StoreError::io("write", path))?;
+        // A collector that has locked what was in this place would remove the draft instead.
+        let lock = self.lock()?;
+        draft.replace(path, PUBLISHED_MODE).map_err(StoreError::io("write", path))?;
+        drop(lock);
+        let disk = open_shared(path.to_owned())?;
+        drop(guard);
+        disk.ok_or_else(|| StoreError::io("open", path)(io::ErrorKind::NotFound.into()))
     }
 }
 
@@ -162,15 +176,6 @@ pub(crate) fn distinct(layers: &[Digest]) -> Vec<Digest> {
 pub(crate) fn chain(layers: &[Digest]) -> Digest {
     let list: Vec<String> = layers.iter().map(Digest::to_string).collect();
     Digest::of(list.join("\n").as_bytes())
-}
-
-/// Gives a draft its place. It is locked, and so is what is returned: no collector comes between.
-fn publish(mut draft: Draft, path: &Path) -> Result<Disk, StoreError> {
-    let guard = draft.file().try_clone().map_err(StoreError::io("open", path))?;
-    draft.replace(path, PUBLISHED_MODE).map_err(StoreError::io("write", path))?;
-    let disk = open_shared(path.to_owned())?;
-    drop(guard);
-    disk.ok_or_else(|| StoreError::io("open", path)(io::ErrorKind::NotFound.into()))
 }
 
 fn open_shared(path: PathBuf) -> Result<Option<Disk>, StoreError> {
@@ -189,7 +194,8 @@ fn open_shared(path: PathBuf) -> Result<Option<Disk>, StoreError> {
     }
 }
 
-/// Removes a layer or merged image that nobody holds; `None` if somebody does.
+/// Removes a layer or merged image that nobody holds; `None` if somebody does. The caller has locked the
+/// store, so that what is locked here is still in its place when it is removed.
 pub(super) fn remove_unused(path: &Path) -> io::Result<Option<u64>> {
     let file = File::open(path)?;
     match file.try_lock() {
@@ -213,5 +219,25 @@ mod tests {
         assert_eq!(distinct(&[a, a, a]), [a]);
         assert_eq!(distinct(&[]), []);
         assert_ne!(chain(&[a, b]), chain(&[b, a]));
+    }
+
+    #[test]
+    fn no_layer_is_replaced_during_a_collection() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let id = Digest::of(b"a layer");
+        let publish = || store.publish_layer(store.draft().unwrap(), &id).unwrap();
+        drop(publish());
+        let inode = || store.layer_path(&id).metadata().unwrap().ino();
+        let before = inode();
+        thread::scope(|scope| {
+            let collecting = store.lock().unwrap();
+            let publishing = scope.spawn(publish);
+            thread::sleep(Duration::from_millis(100));
+            assert_eq!(inode(), before);
+            drop(collecting);
+            publishing.join().unwrap();
+            assert_ne!(inode(), before);
+        });
     }
 }

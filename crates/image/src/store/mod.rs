@@ -7,7 +7,7 @@
 //! pins/<digest of a path>.json        layers needed by something outside the store
 //! tmp/                                files on their way (see `sys::draft`)
 //! claims/<two hex digits>             locks: who makes a layer
-//! lock                                lock: who changes or reads the records as a whole
+//! lock                                lock: who changes or reads the records as a whole, or puts a layer in its place
 //! ```
 //!
 //! Any number of processes use it at once. Nothing is visible before it is complete and on the
@@ -97,7 +97,7 @@ impl Store {
         Draft::create(&tmp).map_err(StoreError::io("create a file in", &tmp))
     }
 
-    /// Makes this the only one that changes the set of images.
+    /// Makes this the only one that changes the set of images, or puts a layer in its place.
     fn lock(&self) -> Result<File, StoreError> {
         let path = self.root.join("lock");
         File::options()

@@ -5,6 +5,7 @@
 //! removes the holder by hand leaves nothing that lasts.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -49,7 +50,12 @@ impl Store {
             // Otherwise its holder has just removed it.
             let Some(pin) = read_json::<Pin>(&path)? else { continue };
             match pin.holder.try_exists() {
-                Ok(false) => fs::remove_file(&path).map_err(StoreError::io("remove", &path))?,
+                Ok(false) => match fs::remove_file(&path) {
+                    Ok(()) => {}
+                    // Who removed its holder was quicker.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(StoreError::io("remove", &path)(error)),
+                },
                 // What cannot be looked at may be there.
                 Ok(true) | Err(_) => pinned.push(pin.layers),
             }

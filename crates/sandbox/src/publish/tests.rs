@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::Port;
 use proto::forward::{Answer, Connect};
@@ -10,7 +10,7 @@ use proto::frame::{HEADER_LEN, Header, Reason, StreamId};
 use proto::message;
 use proto::mux::{Event, Mux, Side};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vmm::Channel;
@@ -20,6 +20,9 @@ use super::*;
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const PATIENCE: Duration = Duration::from_secs(20);
+/// For how long a socket that is closed may still be there: a child that another test has just forked has
+/// it until it executes its program.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Ports of the guest. What comes is sent back.
 const ECHO: u16 = 7;
@@ -167,6 +170,27 @@ async fn echoes(client: &mut TcpStream) -> bool {
         && timeout(PATIENCE, client.read_exact(&mut back)).await.expect("something happens").is_ok()
 }
 
+/// Whether nobody listens there, or soon nobody does.
+async fn refused(address: impl Into<SocketAddr>) -> bool {
+    let (address, patience) = (address.into(), Instant::now() + LINGER);
+    while TcpStream::connect(address).await.is_ok() {
+        if Instant::now() > patience {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    true
+}
+
+/// A port that nobody is given who takes any. Who names it can listen there: this socket does not.
+fn reserved() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(SocketAddr::new(V4, 0)).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}
+
 #[tokio::test]
 async fn bytes_go_through_as_they_are_and_each_end_reaches_the_other_side() {
     let (mut publisher, _ends) = publisher();
@@ -250,7 +274,7 @@ async fn what_stays_published_keeps_its_connections_and_what_does_not_loses_them
     assert_eq!(second[0], first[0]);
     assert!(echoes(&mut stays).await);
     assert!(!echoes(&mut goes).await);
-    assert!(TcpStream::connect(first[1].local()).await.is_err());
+    assert!(refused(first[1].local()).await);
 
     // Who names the port gets it, and who wants any gets another.
     let wishes = [forward(0, NAME), forward(second[1].local_port, NAME), same];
@@ -265,7 +289,7 @@ async fn what_stays_published_keeps_its_connections_and_what_does_not_loses_them
     assert!(!echoes(&mut stays).await);
     assert_eq!(hear(&mut connect(third[0]).await).await.unwrap(), b"this is 9");
     assert_eq!(publisher.replace(&[], &[V4]).unwrap(), []);
-    assert!(TcpStream::connect(third[0].local()).await.is_err());
+    assert!(refused(third[0].local()).await);
 }
 
 #[tokio::test]
@@ -275,14 +299,14 @@ async fn if_one_port_cannot_be_had_nothing_changes() {
     let mut client = connect(before[0]).await;
     let others = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = others.local_addr().unwrap().port();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_reservation, free) = reserved();
     let error = publisher.replace(&[forward(free, NAME), forward(taken, NAME)], &[V4]).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
     assert_eq!(error.to_string(), format!("port {} of 127.0.0.1 is already in use", taken));
     assert!(error.hint().is_some());
     assert_eq!(publisher.bindings(), before);
     assert!(echoes(&mut client).await);
-    assert!(TcpStream::connect((V4, free)).await.is_err(), "what was bound on the way is closed");
+    assert!(refused((V4, free)).await, "what was bound on the way is closed");
 }
 
 #[tokio::test]
@@ -293,7 +317,7 @@ async fn the_same_port_twice_is_refused_and_on_two_families_it_is_not() {
     assert_eq!(twice.to_string(), "port 4000 of 127.0.0.1 is to be published twice");
     assert!(publisher.replace(&[forward(4000, 1)], &[V4, V4]).is_err());
 
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_reservation, port) = reserved();
     let all = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
     let bindings = publisher.replace(&[forward(port, NAME)], &all).unwrap();
     assert_eq!(bindings.len(), 2);
@@ -309,7 +333,7 @@ async fn dropping_it_closes_listeners_and_connections() {
     drop(publisher);
     assert!(matches!(timeout(PATIENCE, ends.recv()).await.unwrap(), Some(Event::Reset { .. }) | None));
     assert!(!echoes(&mut client).await);
-    assert!(TcpStream::connect(binding.local()).await.is_err());
+    assert!(refused(binding.local()).await);
 }
 
 #[tokio::test]
@@ -322,8 +346,12 @@ async fn once_closed_nobody_listens_and_nobody_will() {
     assert!(echoes(&mut client).await);
     one.ports.close().await;
     for binding in bindings {
-        // No other task has run in between.
-        std::net::TcpListener::bind(binding.local()).expect("the port is free again");
+        // No other task has run in between, nor does one while this waits.
+        let patience = Instant::now() + LINGER;
+        while let Err(error) = std::net::TcpListener::bind(binding.local()) {
+            assert!(Instant::now() < patience, "the port is not free again: {error}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
     let error = other.replace(&[forward(0, ECHO)], &[V4]).unwrap_err();
     assert!(matches!(error, PublishError::Ending), "{error}");
