@@ -183,7 +183,8 @@ fn more_commands_than_there_may_be_are_refused_and_then_there_is_room_again() {
 fn a_fork_bomb_a_flood_of_output_and_a_full_disk_stay_in_the_guest() {
     let victim = Victim::new(&["--disk-size", "64"]);
     let matchlock = &victim.matchlock;
-    let flood: Vec<_> = (0..3).map(|_| matchlock.spawn(&["exec", &victim.id, "yes"])).collect();
+    let mut flood: Vec<_> = (0..3).map(|_| matchlock.spawn(&["exec", &victim.id, "yes"])).collect();
+    flood.push(matchlock.spawn(&["exec", &victim.id, "--", "sh", "-c", "yes >&2"]));
     let bomb = "b() { b | b & }; b; sleep 1000";
     let bomb = matchlock.spawn(&["exec", &victim.id, "--", "sh", "-c", bomb]);
     let fill = "dd if=/dev/zero of=/full bs=64k; sync; df / | tail -1";
@@ -193,7 +194,7 @@ fn a_fork_bomb_a_flood_of_output_and_a_full_disk_stay_in_the_guest() {
     assert_eq!(matchlock.list()[0]["status"], "running");
     assert!(asked.elapsed() < Duration::from_secs(5), "the host is not responsive");
     drop((flood, bomb, fill));
-    for name in ["log", "log.1"] {
+    for name in ["log", "log.1", "owner.log"] {
         let size = fs::metadata(victim.directory().join(name)).map_or(0, |file| file.len());
         assert!(size < 5 << 20, "{name} has {size} bytes");
     }

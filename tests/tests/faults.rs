@@ -104,11 +104,13 @@ fn kill_9_at_every_step_of_stop_start_and_rm_loses_no_data() {
     assert_eq!(matchlock.run(&["exec", &id, "cat", "/file"]).success().stdout_text(), "kept\n");
     let _ = matchlock.run(&["kill", &id]).success();
     for step in 1..MAX_STEPS {
-        if matchlock.list().is_empty() {
-            break;
-        }
         let _ = matchlock.command(&["rm", &id]).env(CRASH, step.to_string()).output().unwrap();
         let _ = matchlock.run(&["gc"]).success();
+        let left = matchlock.list();
+        if left.is_empty() {
+            break;
+        }
+        assert_eq!(left[0]["status"], "stopped", "after a crash at step {step} it is as it was, or gone");
     }
     matchlock.assert_nothing_left();
 }
@@ -226,6 +228,14 @@ fn a_damaged_database_is_kept_and_told_and_can_be_rebuilt() {
         let text = output.stderr_text();
         assert!(text.contains("state.db.corrupt-") && text.contains("--rebuild-state"), "{text}");
     }
+    // Who takes the database away altogether loses none of what is kept.
+    for entry in fs::read_dir(matchlock.home()).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_string_lossy().starts_with("state.db") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let unknown = matchlock.run(&["gc"]).success().stderr_text();
+    assert!(unknown.contains(&stopped) && unknown.contains("--rebuild-state"), "{unknown}");
     let _ = matchlock.run(&["gc", "--rebuild-state"]).success();
     let mut rows: Vec<_> =
         matchlock.list().iter().map(|row| (row["id"].clone(), row["status"].clone())).collect();
@@ -304,6 +314,23 @@ fn a_full_disk_is_told_and_leaves_nothing_once_there_is_room() {
         assert_eq!(left, ["[]"], "{free_kb} KiB: {errors}");
     }
     assert!(failures > 2, "the disk was never full");
+    matchlock.assert_nothing_left();
+}
+
+/// Nor does it matter that what its owner in the background says of that cannot be written either.
+#[test]
+fn a_log_that_fills_the_disk_ends_nothing() {
+    let matchlock = Matchlock::new();
+    let script = format!(
+        "id=$($M run -d --image {BUSYBOX} -- sh -c 'sleep 1; dd if=/dev/zero bs=64k count=64 | tr \\\\000 x; sleep 1000')
+         for i in 1 2 3 4 5; do sleep 1; dd if=/dev/zero bs=64k of={home}/more 2>/dev/null; done
+         $M list --json; $FREE; rm {home}/more; $M exec $id echo well; $M kill $id >&2",
+        home = matchlock.home().display()
+    );
+    let output = on_a_full_disk(&matchlock, 1024, &script);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let failed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("\"running\"") && said.ends_with("well\n"), "{said}{failed}");
     matchlock.assert_nothing_left();
 }
 

@@ -1,6 +1,6 @@
 //! Ctrl-C, SIGTERM and kill -9 in every phase of a run: the right exit code, and nothing left.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::cache::{self, BUSYBOX};
 use harness::{Matchlock, Running};
@@ -83,6 +83,42 @@ fn ctrl_c_at_any_moment_leaves_nothing() {
         // Before the handler is in place the signal itself ends us, which has no exit code.
         assert!(matches!(code, Some(130) | None), "{code:?} after {delay:?}");
     }
+    matchlock.assert_nothing_left();
+}
+
+#[test]
+fn a_reader_that_does_not_read_keeps_nobody_from_ending_it() {
+    let matchlock = Matchlock::new();
+    let endless = |flags: &[&str]| {
+        let command = ["--image", BUSYBOX, "--", "yes"];
+        let mut command = matchlock.command(&[&["run"], flags, &command].concat());
+        // Its output is a pipe that we hold open.
+        let child = command.stdout(std::process::Stdio::piped()).spawn().expect("the binary starts");
+        std::thread::sleep(Duration::from_secs(2));
+        child
+    };
+    let ends = |mut child: std::process::Child| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = child.try_wait().expect("it is our child") {
+                return status.code();
+            }
+            if Instant::now() > deadline {
+                child.kill().expect("it is our child");
+                panic!("it does not end");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    assert_eq!(ends(endless(&["--timeout", "3"])), Some(124));
+    // The first is the command's, whose end is behind what it wrote.
+    let child = endless(&[]);
+    for _ in 0..3 {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::INT)
+            .expect("it runs");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(ends(child), Some(130));
     matchlock.assert_nothing_left();
 }
 

@@ -411,6 +411,42 @@ fn a_vmm_killed_while_it_writes_loses_nothing_that_was_synced() {
 }
 
 #[test]
+fn a_disk_is_the_same_wherever_its_sandbox_is_started_again() {
+    let matchlock = Matchlock::new();
+    fs::create_dir_all(matchlock.user_home()).unwrap();
+    let disk = own_disk(&matchlock, "data.img");
+    let within = |arguments: &[&str]| {
+        let mut command = matchlock.command(arguments);
+        let output = command.current_dir(Path::new(&disk).parent().unwrap()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let run = ["run", "-d", "--image", BUSYBOX, "--disk", "data.img:/data", "--", "sleep", "1000"];
+    let id = within(&run);
+    let _ = matchlock.run(&["exec", &id, "--", "sh", "-c", "echo kept > /data/file"]).success();
+    let _ = matchlock.run(&["stop", "-t", "0s", &id]).success();
+    let _ = matchlock.run(&["start", &id]).success();
+    assert_eq!(matchlock.run(&["exec", &id, "cat", "/data/file"]).success().stdout_text(), "kept\n");
+    let _ = matchlock.run(&["kill", &id]).success();
+}
+
+/// A terminal that is closed says so by its shell and by the kernel; and there are wrappers that pass on what
+/// the terminal has sent already.
+#[test]
+fn a_signal_that_comes_twice_leaves_the_guest_the_time_to_unmount() {
+    let matchlock = with_volume();
+    let line = "head -c 3000000 /dev/urandom > /data/file";
+    let running = matchlock.spawn(&arguments(BUSYBOX, &["@data:/data"], &["--rm=false"], line));
+    running.wait_for_stderr("has ended");
+    for signal in [Signal::HUP, Signal::TERM, Signal::HUP] {
+        kill_process(running.pid(), signal).unwrap();
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    let _ = running.wait().success();
+    assert_clean(&path(&matchlock, "data"));
+}
+
+#[test]
 fn a_killed_copy_leaves_nothing() {
     let matchlock = with_volume();
     let _ = sh(&matchlock, &["@data:/data"], "head -c 50000000 /dev/urandom > /data/big").success();

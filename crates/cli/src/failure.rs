@@ -5,6 +5,8 @@ use std::io::Write as _;
 
 use api::{Explain, Kind};
 
+use crate::output::harmless;
+
 /// Exit code of `run` for a failure of ours rather than the command's, as in Docker.
 pub(crate) const RUN_FAILED: u8 = 125;
 
@@ -86,14 +88,14 @@ impl Failure {
         }
         let mut err = anstream::stderr().lock();
         // Nothing can be done about a standard error that cannot be written.
-        let _ = writeln!(err, "\x1b[1;31merror\x1b[0m: {}", self.error);
+        let _ = writeln!(err, "\x1b[1;31merror\x1b[0m: {}", harmless(&self.error.to_string()));
         let mut source = self.error.source();
         while let Some(cause) = source {
-            let _ = writeln!(err, "  caused by: {cause}");
+            let _ = writeln!(err, "  caused by: {}", harmless(&cause.to_string()));
             source = cause.source();
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(err, "\x1b[1mhint\x1b[0m: {hint}");
+            let _ = writeln!(err, "\x1b[1mhint\x1b[0m: {}", harmless(hint));
         }
         self.code
     }

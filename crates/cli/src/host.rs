@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use image::store::Store;
 use rustix::io::fcntl_dupfd_cloexec;
@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use vmm::firecracker::Options;
 
 use crate::failure::Failure;
+use crate::output;
 
 /// Where sandboxes live: `MATCHLOCK_HOME`, default `~/.matchlock`.
 pub(crate) fn home() -> Result<PathBuf, Failure> {
@@ -57,16 +58,22 @@ pub(crate) fn start_log() {
         Some(Err(error)) => (None, Some(error)),
     };
     let filter = filter.unwrap_or_else(|| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Else it panics where standard error cannot be written.
+    log.log_internal_errors(false).init();
     if let Some(error) = wrong {
         tracing::warn!(%error, "MATCHLOCK_LOG is not used");
     }
 }
 
+/// A path that means the same in every directory: it is used by an owner in another one, perhaps much later.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::io(path.display().to_string(), error))
+}
+
 fn directory(variable: &str, default: impl FnOnce(PathBuf) -> PathBuf) -> Result<PathBuf, Failure> {
     let path = match (set(variable), set("HOME")) {
-        (Some(path), _) => std::path::absolute(&path)
-            .map_err(|error| Failure::io(format!("{variable}={}", path.display()), error))?,
+        (Some(path), _) => absolute(Path::new(&path))?,
         (None, Some(home)) => default(PathBuf::from(home)),
         (None, None) => return Err(Failure::usage(format!("neither {variable} nor HOME is set"))),
     };
@@ -100,6 +107,6 @@ pub(crate) fn forbid_core_dumps() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = setrlimit(Resource::Core, none) {
         // Lowering a limit needs no right.
-        eprintln!("matchlock: cannot turn core dumps off: {error}");
+        output::say(&format!("matchlock: cannot turn core dumps off: {error}"));
     }
 }

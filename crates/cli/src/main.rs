@@ -1,6 +1,8 @@
 //! The `matchlock` command. What lives here is the error policy and nothing else: a command gives
 //! an exit code or a [`failure::Failure`], and this file makes one process exit of it.
 
+#![deny(clippy::print_stderr, clippy::print_stdout)] // They panic where nobody can read them.
+
 mod args;
 mod backend;
 mod command;

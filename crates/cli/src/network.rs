@@ -13,6 +13,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::host;
 use crate::hosts::added_host;
 
 /// What may be reached.
@@ -83,7 +84,8 @@ impl ReachArgs {
         };
         if let Some(file) = &self.network_rules {
             let Interception { rules, callback_socket } = read_json(file, "--network-rules")?;
-            (spec.rules, spec.callback_socket) = (rules, callback_socket);
+            spec.rules = rules;
+            spec.callback_socket = callback_socket.as_deref().map(host::absolute).transpose()?;
         }
         let mut values = BTreeMap::new();
         for (name, secret) in secrets {

@@ -1,4 +1,5 @@
-//! Standard output: lines, tables and JSON for the user, and nothing else ever.
+//! Standard output: lines, tables and JSON for the user, and nothing else ever. And what is said beside it,
+//! on standard error.
 
 use std::io::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,34 @@ pub(crate) fn bytes(bytes: &[u8]) -> Outcome {
 pub(crate) fn line(line: &str) -> Outcome {
     bytes(format!("{line}\n").as_bytes())
 }
+
+/// Writes lines with styles (ANSI escapes) where standard output is a terminal, and without elsewhere.
+pub(crate) fn styled(text: &str) -> Outcome {
+    let choice = anstream::AutoStream::choice(&io::stdout());
+    let mut plain = anstream::AutoStream::new(Vec::new(), choice);
+    plain.write_all(text.as_bytes()).expect("memory takes everything");
+    bytes(&plain.into_inner())
+}
+
+/// Tells the user something on standard error. One that cannot be written, as on a full disk or a terminal that
+/// is gone, is nobody's loss: above all it must not end a sandbox.
+pub(crate) fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(format!("{}\n", harmless(text)).as_bytes());
+}
+
+/// As much of a text as anybody would read, without what plays with a terminal: a sandbox, or whoever answers
+/// in a VMM's place, may have a word in it.
+pub(crate) fn harmless(text: &str) -> String {
+    let shown = |character: char| match character {
+        '\n' | '\t' => character,
+        control if control.is_control() => char::REPLACEMENT_CHARACTER,
+        other => other,
+    };
+    text.chars().take(MOST_SAID).map(shown).collect()
+}
+
+/// Characters.
+const MOST_SAID: usize = 8192;
 
 /// Writes a value as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> Outcome {
@@ -79,6 +108,15 @@ pub(crate) fn rfc3339(at: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_cannot_play_with_the_terminal() {
+        assert_eq!(
+            harmless("a\u{1b}]0;x\u{7} b\r\nc\t\u{9b}m"),
+            "a\u{fffd}]0;x\u{fffd} b\u{fffd}\nc\t\u{fffd}m"
+        );
+        assert_eq!(harmless(&"é".repeat(1 << 20)).chars().count(), MOST_SAID);
+    }
 
     #[test]
     fn times_of_a_clock_gone_wrong_are_shown_all_the_same() {

@@ -1,5 +1,6 @@
 //! The process that owns a sandbox, from its start to its end.
 
+use std::future::pending;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::network::Values;
 use crate::progress::patiently;
 use crate::session::{self, Attended, Connection};
 use crate::signals::{self, Signals};
-use crate::{host, terminal};
+use crate::{host, output, terminal};
 
 /// How long the guest may take to end what runs in a sandbox with anything to lose.
 const GRACE: Duration = Duration::from_secs(10);
@@ -94,17 +95,13 @@ pub(crate) async fn own(
     if let Ok(End::NotStarted(_)) = outcome {
         sandbox.discard_if_new();
     }
-    tokio::select! {
-        () = sandbox.end(grace, why) => {}
-        // Whoever insists does not wait for the guest.
-        _ = signals.next() => {}
-    }
+    sandbox.end(grace, why, signals::insistence(signals)).await;
     owned.server.finish().await;
     timings.mark("teardown");
     Ok(match outcome? {
         End::Command(code) | End::NotStarted(code) | End::Signal(code) => code,
         End::Asked(code, _) => {
-            eprintln!("matchlock: sandbox {} was ended from elsewhere", sandbox.id());
+            output::say(&format!("matchlock: sandbox {} was ended from elsewhere", sandbox.id()));
             code
         }
     })
@@ -130,9 +127,9 @@ pub(crate) fn announce(sandbox: &Sandbox, bindings: &[Binding]) -> Result<(), Fa
     announce_forwards(bindings);
     if sandbox.spec().keep {
         let id = sandbox.id();
-        eprintln!("Sandbox {id} is running");
-        eprintln!("  Connect: matchlock exec -it {id} -- sh");
-        eprintln!("  Stop:    matchlock kill {id}");
+        output::say(&format!(
+            "Sandbox {id} is running\n  Connect: matchlock exec -it {id} -- sh\n  Stop:    matchlock kill {id}"
+        ));
     }
     Ok(())
 }
@@ -140,7 +137,7 @@ pub(crate) fn announce(sandbox: &Sandbox, bindings: &[Binding]) -> Result<(), Fa
 /// Says which ports lead where.
 pub(crate) fn announce_forwards(bindings: &[Binding]) {
     for binding in bindings {
-        eprintln!("Forwarding {binding}");
+        output::say(&format!("Forwarding {binding}"));
     }
 }
 
@@ -179,7 +176,7 @@ impl Owned {
             Ok(owned) => Ok(owned),
             Err(failure) => {
                 sandbox.discard_if_new();
-                sandbox.end(None, Why::Failed(&failure.with_causes())).await;
+                sandbox.end(None, Why::Failed(&failure.with_causes()), pending()).await;
                 Err(failure)
             }
         }
@@ -213,7 +210,9 @@ impl Owned {
         };
         self.sandbox.record_exit(code);
         let id = self.sandbox.id();
-        eprintln!("The command has ended ({code}); sandbox {id} runs until Ctrl-C or `matchlock kill {id}`");
+        output::say(&format!(
+            "The command has ended ({code}); sandbox {id} runs until Ctrl-C or `matchlock kill {id}`"
+        ));
         tokio::select! {
             _ = signals.next() => Ok(End::Signal(code)),
             grace = self.server.asked_to_close() => Ok(End::Asked(code, grace)),

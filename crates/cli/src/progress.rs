@@ -11,6 +11,8 @@ use image::progress::{Event, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::timeout;
 
+use crate::output;
+
 /// Draws what a pull or an import tells.
 pub(crate) struct Bars {
     all: MultiProgress,
@@ -36,7 +38,7 @@ impl Bars {
 
     fn say(&self, text: &str) {
         if self.all.is_hidden() {
-            eprintln!("{text}");
+            output::say(text);
         } else {
             // Above the bars; a standard error that cannot be written is nobody's loss.
             let _ = self.all.println(text);
@@ -94,7 +96,7 @@ impl Bars {
 
     fn finished(&self, layer: Digest, what: &'static str) {
         if self.all.is_hidden() {
-            eprintln!("{}: {what}", layer.short());
+            output::say(&format!("{}: {what}", layer.short()));
         }
         self.bar(Some(layer)).finish_with_message(what);
     }

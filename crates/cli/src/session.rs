@@ -10,10 +10,11 @@ use std::time::Duration;
 use sandbox::agent::{AgentError, Ended, Source, WindowSize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::failure::Failure;
-use crate::output::BROKEN_PIPE;
+use crate::output::{self, BROKEN_PIPE};
 use crate::signals::{self, Signals};
 use crate::terminal::{self, RawMode};
 
@@ -49,9 +50,9 @@ pub(crate) struct Command<O, I, C> {
 }
 
 /// What a command writes, and how it ends.
-pub(crate) trait Output {
+pub(crate) trait Output: Send + 'static {
     /// Waits for the next thing that happens; what was written is in `buffer` then.
-    async fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Event, Error>;
+    fn next(&mut self, buffer: &mut Vec<u8>) -> impl Future<Output = Result<Event, Error>> + Send;
 }
 
 /// What a command reads.
@@ -122,11 +123,12 @@ pub(crate) async fn attend(
     let mut impatience = Impatience::default();
     let deliver = deliver(control);
     let mut hangup = Hangup::default();
-    let shown = show(output);
-    tokio::pin!(shown);
+    // A task of its own, since whoever reads what we write may stop to; dropped, it ends.
+    let mut showing = JoinSet::new();
+    showing.spawn(show(output, connection.detached));
     let shown = loop {
         tokio::select! {
-            shown = &mut shown => break shown?,
+            Some(shown) = showing.join_next() => break shown.expect("showing does not panic")?,
             number = signals::next(signals.as_deref_mut()) => {
                 if !impatience.passes_on() {
                     return Ok(Attended::Ended(Ended::Signalled(number).exit_code()));
@@ -173,12 +175,13 @@ enum Shown {
     ReaderGone,
 }
 
-/// Writes the command's output to ours until it ends. Writes block the worker thread that they are
-/// on, and with it, by credit, the command.
-async fn show(mut output: impl Output) -> Result<Shown, Error> {
+/// Writes the command's output to ours until it ends; nowhere if nobody is connected, since the log has it.
+/// Writes block the worker thread that they are on, and with it, by credit, the command.
+async fn show(mut output: impl Output, detached: bool) -> Result<Shown, Error> {
     let mut buffer = Vec::new();
     loop {
         let source = match output.next(&mut buffer).await? {
+            Event::Wrote(_) if detached => continue,
             Event::Wrote(source) => source,
             Event::Ended(attended) => return Ok(Shown::Ended(attended)),
         };
@@ -277,7 +280,7 @@ impl TimeLimit {
 
     /// What has become of the command then.
     fn over() -> Attended {
-        eprintln!("matchlock: the command was ended after its --timeout");
+        output::say("matchlock: the command was ended after its --timeout");
         Attended::Ended(TIMED_OUT)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use image::store::Cancel;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::failure::Failure;
 
@@ -60,8 +60,19 @@ pub(crate) async fn next(signals: Option<&mut Signals>) -> i32 {
     }
 }
 
+/// How long signals say the same: those of a terminal that is closed come twice, by its shell and by the kernel, and
+/// some who start programs pass Ctrl-C on that the terminal has sent already.
+const SAME_WISH: Duration = Duration::from_secs(1);
+
+/// Waits until somebody who has asked for the end of something asks for it again. The end of a terminal is
+/// not more than that.
+pub(crate) async fn insistence(signals: &mut Signals) {
+    let begun = Instant::now();
+    while signals.next().await == SignalKind::hangup().as_raw_value() || begun.elapsed() < SAME_WISH {}
+}
+
 /// How far a failure may be ahead of the signal behind it: Ctrl-C also ends whoever feeds us through a
-/// pipe, and the end of our input can be seen before the signal is.
+/// pipe, and whom we have started, and that can be seen before the signal is.
 const SIGNAL_DELAY: Duration = Duration::from_millis(100);
 
 /// Runs a future to its end, or until a signal asks us to stop; dropping it must clean up.
@@ -72,10 +83,15 @@ pub(crate) fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -
             _ = signals.next() => return Err(Failure::interrupted()),
         };
         match outcome {
-            Err(_) if timeout(SIGNAL_DELAY, signals.next()).await.is_ok() => Err(Failure::interrupted()),
+            Err(_) if one_follows(signals).await => Err(Failure::interrupted()),
             outcome => outcome,
         }
     })
+}
+
+/// Whether a signal is behind a failure that has just been seen.
+pub(crate) async fn one_follows(signals: &mut Signals) -> bool {
+    timeout(SIGNAL_DELAY, signals.next()).await.is_ok()
 }
 
 /// Runs work to its end that sees to signals itself. Whoever calls this has not started a thread, so

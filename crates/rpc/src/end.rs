@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use api::lifecycle::Phase;
 use api::{Explain, Kind, SandboxId};
 use sandbox::process::{self, Signal};
 use sandbox::reconcile::ReconcileError;
@@ -69,9 +70,11 @@ pub async fn end(site: &Site, id: SandboxId, grace: Option<Duration>) -> Result<
     if !site.home.is_owned(id) {
         return Err(EndError::NotRunning { id });
     }
+    let life = Life::present(site, id)?;
     let patience = grace.map_or(MARGIN, |grace| grace + UNMOUNT_MARGIN + MARGIN);
-    if !(ask(site, id, grace, patience).await && is_gone(site, id, || Ok(())).await?) {
-        force(site, id).await?;
+    let begun = Instant::now();
+    if !(life.ask(grace, patience).await && life.is_over(MARGIN, || Ok(())).await?) {
+        life.force(patience.saturating_sub(begun.elapsed()).max(MARGIN)).await?;
     }
     match site.reconcile(id) {
         // It was not kept, and has removed itself.
@@ -80,51 +83,81 @@ pub async fn end(site: &Site, id: SandboxId, grace: Option<Duration>) -> Result<
     }
 }
 
-/// Asks the owner; whether it has understood.
-async fn ask(site: &Site, id: SandboxId, grace: Option<Duration>, patience: Duration) -> bool {
-    let asked = async {
-        let client = Client::connect(&site.home.directory(id), SOCKET).await.ok()?;
-        client.close(grace).await.ok()
-    };
-    matches!(tokio::time::timeout(patience, asked).await, Ok(Some(())))
-}
-
-/// Waits for the owner's end; `meanwhile` is called again and again.
-async fn is_gone(
-    site: &Site,
+/// A sandbox from one start to its next end.
+struct Life<'a> {
+    site: &'a Site,
     id: SandboxId,
-    mut meanwhile: impl FnMut() -> Result<(), EndError>,
-) -> Result<bool, EndError> {
-    let deadline = Instant::now() + MARGIN;
-    while site.home.is_owned(id) {
-        meanwhile()?;
-        if Instant::now() > deadline {
-            return Ok(false);
-        }
-        sleep(POLL).await;
-    }
-    Ok(true)
+    /// The last that had happened to it when this was made.
+    last: i64,
 }
 
-/// Tells the owner by signals, the last of which it cannot ignore.
-async fn force(site: &Site, id: SandboxId) -> Result<(), EndError> {
-    let mut owner = 0;
-    for signal in [Signal::TERM, Signal::KILL] {
-        let mut told = None;
-        let tell = || {
-            // Whoever makes a sandbox may be just handing it over to the process that is to own it: until
-            // that says so, the number on record is of a process that has its lock no more.
-            owner = recorded_owner(site, id)?.unwrap_or(owner);
-            if told != Some(owner) && process::signal(owner, signal, || site.home.is_owned_by(id, owner)) {
-                told = Some(owner);
-            }
-            Ok(())
+impl<'a> Life<'a> {
+    fn present(site: &'a Site, id: SandboxId) -> Result<Self, EndError> {
+        let last = match site.state.history(id) {
+            Ok(history) => history.last().map_or(0, |entry| entry.seq),
+            Err(error) if error.kind() == Kind::NotFound => return Err(EndError::NotRunning { id }),
+            Err(error) => return Err(ReconcileError::from(TenureError::from(error)).into()),
         };
-        if is_gone(site, id, tell).await? {
-            return Ok(());
-        }
+        Ok(Self { site, id, last })
     }
-    Err(EndError::Stubborn { id, pid: owner })
+
+    /// Asks the owner; whether it has understood.
+    async fn ask(&self, grace: Option<Duration>, patience: Duration) -> bool {
+        let asked = async {
+            let client = Client::connect(&self.site.home.directory(self.id), SOCKET).await.ok()?;
+            client.close(grace).await.ok()
+        };
+        matches!(tokio::time::timeout(patience, asked).await, Ok(Some(())))
+    }
+
+    /// Waits until it has ended, even if somebody has started it again since; `meanwhile` is called again and
+    /// again.
+    async fn is_over(
+        &self,
+        patience: Duration,
+        mut meanwhile: impl FnMut() -> Result<(), EndError>,
+    ) -> Result<bool, EndError> {
+        let deadline = Instant::now() + patience;
+        while self.site.home.is_owned(self.id) && !self.has_stopped() {
+            meanwhile()?;
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            sleep(POLL).await;
+        }
+        Ok(true)
+    }
+
+    /// Whether it has come to rest by its record, which says so before its owner lets go of it. Whoever is its
+    /// owner then is another one, or will be gone when it is tidied up after it.
+    fn has_stopped(&self) -> bool {
+        // One that cannot be read is judged by its owner alone.
+        self.site.state.history(self.id).is_ok_and(|history| {
+            history.iter().any(|entry| entry.seq > self.last && entry.to == Phase::Stopped)
+        })
+    }
+
+    /// Tells the owner by signals, of which the first leaves it `patience` and the last cannot be ignored.
+    async fn force(&self, patience: Duration) -> Result<(), EndError> {
+        let mut owner = 0;
+        for (signal, patience) in [(Signal::TERM, patience), (Signal::KILL, MARGIN)] {
+            let mut told = None;
+            let tell = || {
+                // Whoever makes a sandbox may be just handing it over to the process that is to own it: until
+                // that says so, the number on record is of a process that has its lock no more.
+                owner = recorded_owner(self.site, self.id)?.unwrap_or(owner);
+                let is_owner = || self.site.home.is_owned_by(self.id, owner);
+                if told != Some(owner) && process::signal(owner, signal, is_owner) {
+                    told = Some(owner);
+                }
+                Ok(())
+            };
+            if self.is_over(patience, tell).await? {
+                return Ok(());
+            }
+        }
+        Err(EndError::Stubborn { id: self.id, pid: owner })
+    }
 }
 
 /// The process that says that it owns a sandbox; none if the sandbox is gone.

@@ -43,6 +43,11 @@ pub(crate) fn save(new: &NewSandbox, directory: &Path) -> io::Result<()> {
     file.write_all(&serde_json::to_vec(&saved)?)
 }
 
+/// Whether the copy in a sandbox's directory says that it is to be kept.
+pub(crate) fn is_to_be_kept(id: SandboxId, directory: &Path) -> bool {
+    saved(id, directory).is_some_and(|saved| saved.keep)
+}
+
 /// What a rebuilt database holds.
 #[derive(Debug)]
 pub struct Rebuilt {
@@ -64,7 +69,7 @@ pub fn rebuild(home: &Home, images: &Store) -> Result<Rebuilt, ReconcileError> {
     let mut entered = Vec::new();
     for id in site.home.directories()? {
         let directory = site.home.directory(id);
-        let Some(saved) = fs::read(directory.join(FILE)).ok().and_then(|copy| read(id, &copy)) else {
+        let Some(saved) = saved(id, &directory) else {
             tracing::warn!(%id, "what is in its directory cannot be read");
             continue;
         };
@@ -72,14 +77,17 @@ pub fn rebuild(home: &Home, images: &Store) -> Result<Rebuilt, ReconcileError> {
         if site.state.record(id).is_ok() || !(alive || saved.keep) {
             continue;
         }
-        enter(&site, saved, alive).map_err(state_error)?;
-        entered.push(id);
+        match enter(&site, saved, alive) {
+            Ok(()) => entered.push(id),
+            Err(error) => tracing::warn!(%id, %error, "cannot be entered again"),
+        }
     }
     Ok(Rebuilt { moved, entered })
 }
 
-fn read(id: SandboxId, copy: &[u8]) -> Option<Saved> {
-    serde_json::from_slice::<Saved>(copy).ok().filter(|saved| saved.id == id)
+fn saved(id: SandboxId, directory: &Path) -> Option<Saved> {
+    let copy = fs::read(directory.join(FILE)).ok()?;
+    serde_json::from_slice::<Saved>(&copy).ok().filter(|saved| saved.id == id)
 }
 
 fn enter(site: &Site, saved: Saved, alive: bool) -> Result<(), StateError> {

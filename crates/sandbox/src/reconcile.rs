@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::home::{HomeError, Ownership};
 use crate::launch::Site;
+use crate::rebuild;
 use crate::state::Record;
 use crate::tenure::{Tenure, TenureError};
 
@@ -125,7 +126,7 @@ impl Site {
     }
 
     /// Ends what is left of sandboxes that nobody wants back: those that are not kept and whose
-    /// owner is gone. What cannot be released is left for the next time.
+    /// owner is gone. What cannot be released, or looked at, is left for the next time.
     ///
     /// # Errors
     /// When the records cannot be read.
@@ -137,13 +138,15 @@ impl Site {
             match self.reconcile(record.id) {
                 // Its owner was faster.
                 Err(error) if error.kind() == Kind::NotFound => {}
-                outcome => drop(outcome?),
+                Err(error) => tracing::warn!(id = %record.id, %error, "cannot tidy up after a sandbox"),
+                Ok(_) => {}
             }
         }
         Ok(())
     }
 
-    /// Removes directories of sandboxes that are not on record, and says whose they were.
+    /// Removes directories of sandboxes that are not on record, and says whose they were. One that is to be
+    /// kept is: its record is what was lost.
     ///
     /// # Errors
     /// When they cannot be listed or removed.
@@ -161,6 +164,10 @@ impl Site {
                 continue;
             }
             let path = self.home.directory(id);
+            if rebuild::is_to_be_kept(id, &path) {
+                tracing::warn!(%id, "is kept, but not on record: enter it with `matchlock gc --rebuild-state`");
+                continue;
+            }
             match fs::remove_dir_all(&path) {
                 Ok(()) => removed.push(id),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -179,8 +186,14 @@ impl Site {
         let deadline = Instant::now() + TIDYING;
         loop {
             let ownership = self.home.take(id)?;
-            let held = matches!(ownership, Ownership::Owned) && Instant::now() < deadline;
-            if !(held && self.state.record(id).is_ok_and(|record| at_rest(record.phase))) {
+            let is_passing = |phase| match ownership {
+                Ownership::Owned => at_rest(phase),
+                // Its record goes right behind its directory.
+                Ownership::Missing => matches!(phase, Phase::Cleaning | Phase::Cleaned),
+                Ownership::Taken(_) => false,
+            };
+            let waits = self.state.record(id).is_ok_and(|record| is_passing(record.phase));
+            if !waits || Instant::now() > deadline {
                 return Ok(ownership);
             }
             sleep(POLL);

@@ -203,9 +203,9 @@ impl Sandbox {
     }
 
     /// Ends it: at once, or after the guest has had `grace` to end its commands and has unmounted its
-    /// disks. If disks outlive it, what was written is expected to be there: then they are unmounted
-    /// in any case. Whoever calls this a second time waits for nothing.
-    pub async fn end(&self, grace: Option<Duration>, why: Why<'_>) {
+    /// disks, unless `impatience` resolves before it has. If disks outlive it, what was written is expected to be
+    /// there: then they are unmounted in any case. Whoever calls this a second time waits for nothing.
+    pub async fn end(&self, grace: Option<Duration>, why: Why<'_>, impatience: impl Future<Output = ()>) {
         let Some(mut holding) = self.holding().take() else { return };
         let tenure = &mut holding.tenure;
         match why {
@@ -213,16 +213,10 @@ impl Sandbox {
             Why::Failed(error) => tenure.blame(error),
         }
         tenure.begin_to_end();
-        let margin = match grace {
-            Some(_) if self.durable => UNMOUNT_MARGIN,
-            _ => POWER_OFF_MARGIN,
-        };
-        if let Some(grace) = grace.or(self.durable.then_some(Duration::ZERO))
-            && self.booted.lock().await.power_off(grace).await.is_ok()
-        {
-            let gone = tokio::time::timeout(grace + margin, self.machine.exited()).await;
-            if gone.is_err() {
-                tracing::warn!(id = %self.id(), "the guest did not power off in time");
+        if let Some(grace) = grace.or(self.durable.then_some(Duration::ZERO)) {
+            tokio::select! {
+                () = self.power_off(grace) => {}
+                () = impatience => tracing::debug!("nobody waits for the guest"),
             }
         }
         // The kernel takes its time for the end of either, so both end at the same time.
@@ -233,6 +227,20 @@ impl Sandbox {
         // Whoever waits for the end may start it again at once, with the same ports.
         self.ports.close().await;
         drop(holding);
+    }
+
+    /// Asks the guest to power off, and waits until it has, or has had its time.
+    async fn power_off(&self, grace: Duration) {
+        let margin = if self.durable { UNMOUNT_MARGIN } else { POWER_OFF_MARGIN };
+        let powered_off = async {
+            // A guest that hangs does not even take the question.
+            if self.booted.lock().await.power_off(grace).await.is_ok() {
+                self.machine.exited().await;
+            }
+        };
+        if tokio::time::timeout(grace + margin, powered_off).await.is_err() {
+            tracing::warn!(id = %self.id(), "the guest did not power off in time");
+        }
     }
 
     fn holding(&self) -> MutexGuard<'_, Option<Holding>> {

@@ -230,7 +230,9 @@ impl Tenure {
         if self.phase == Phase::Stopping {
             self.note(if failed { Phase::StopFailed } else { Phase::Stopped });
         }
-        if !self.keep || !self.ran {
+        // Once it is being removed there is no way back.
+        let goes = matches!(self.phase, Phase::Cleaning | Phase::CleanupFailed | Phase::Cleaned);
+        if !self.keep || !self.ran || goes {
             self.remove_all(&mut released);
         }
         self.lock = None;

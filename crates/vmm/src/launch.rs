@@ -6,11 +6,13 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use sys::jail::Jail;
 use sys::process::{Command, Process, Status, Tap};
 use tokio::net::unix::pipe;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use crate::channel::Channel;
@@ -21,6 +23,32 @@ use crate::machine::{Control, End, Exit, Link, Machine, MachineSpec};
 
 /// The longest serial that virtio-blk carries, bytes.
 const MAX_SERIAL: usize = 20;
+
+/// Launches on a thread of its own. Whoever drops this waits for the thread, and ends what it has launched: nothing
+/// is begun behind the back of somebody who tidies up meanwhile.
+pub(crate) async fn on_a_thread<T: Send + 'static>(
+    launch: impl FnOnce() -> Result<T, VmmError> + Send + 'static,
+) -> Result<T, VmmError> {
+    struct Joined(Option<JoinHandle<()>>);
+
+    impl Drop for Joined {
+        fn drop(&mut self) {
+            if let Some(thread) = self.0.take() {
+                // What it panicked of, it has said.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    let (sender, launched) = oneshot::channel();
+    let runtime = Handle::current();
+    let thread = thread::Builder::new().name("launch".to_owned()).spawn(move || {
+        let _context = runtime.enter();
+        drop(sender.send(launch()));
+    });
+    let _joined = Joined(Some(thread.map_err(prepare("a thread"))?));
+    launched.await.expect("launching does not panic")
+}
 
 /// The descriptors of a VMM, in the order of their numbers; the first three are those of every program.
 pub(crate) struct Descriptors(Vec<OwnedFd>);

@@ -1,6 +1,5 @@
 //! `matchlock diagnose`.
 
-use anstream::println;
 use sandbox::diagnose::{Finding, Host, Severity, diagnose};
 
 use crate::backend::BackendArg;
@@ -40,20 +39,19 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if args.json {
         output::json(&findings)?;
     } else {
-        findings.iter().for_each(show);
-        println!("{}", if can_run { "Sandboxes can run here." } else { "Sandboxes cannot run here yet." });
+        let findings: String = findings.iter().map(shown).collect();
+        let verdict = if can_run { "Sandboxes can run here." } else { "Sandboxes cannot run here yet." };
+        output::styled(&format!("{findings}{verdict}\n"))?;
     }
     Ok(u8::from(!can_run))
 }
 
-fn show(finding: &Finding) {
+fn shown(finding: &Finding) -> String {
     let mark = match finding.severity {
         Severity::Ok => "\x1b[32mok\x1b[0m     ",
         Severity::Warning => "\x1b[33mwarning\x1b[0m",
         Severity::Failure => "\x1b[31mFAILURE\x1b[0m",
     };
-    println!("{mark}  {:24}  {}", finding.subject, finding.found);
-    if let Some(fix) = &finding.fix {
-        println!("         {:24}  fix: {fix}", "");
-    }
+    let fix = finding.fix.as_ref().map(|fix| format!("         {:24}  fix: {fix}\n", "")).unwrap_or_default();
+    format!("{mark}  {:24}  {}\n{fix}", finding.subject, output::harmless(&finding.found))
 }

@@ -89,7 +89,7 @@ fn build(kernels: &Kernels, options: &BuildOptions) -> Outcome {
             Progress::Compiling { files } => format!("compiled {files} files of about 1900"),
         };
         if bar.is_hidden() && text != last {
-            eprintln!("kernel: {text}");
+            output::say(&format!("kernel: {text}"));
         }
         bar.set_message(text.clone());
         last = text;

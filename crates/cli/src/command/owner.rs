@@ -104,8 +104,12 @@ async fn hand_over(created: Created, secrets: &Values, signals: &mut Signals) ->
     }
     let status = wait(child).await.map_err(failed)?;
     if let Some(signal) = status.signal() {
+        // Until it is out of the terminal's reach, Ctrl-C is for it, too.
+        if signals::one_follows(signals).await {
+            return Err(Failure::interrupted());
+        }
         // It had no chance to say so itself.
-        eprintln!("matchlock: signal {signal} ended the sandbox's owner before the sandbox ran");
+        output::say(&format!("matchlock: signal {signal} ended the sandbox's owner before the sandbox ran"));
     }
     Ok(Detached::Failed(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(RUN_FAILED)))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::SandboxName;
-use api::disk::DiskSpec;
+use api::disk::{DiskSource, DiskSpec};
 use api::forward::{DEFAULT_ADDRESS, Forward};
 use api::network::NetworkSpec;
 use api::spec::{
@@ -230,12 +230,12 @@ fn meaning(args: &Args) -> Result<(SandboxSpec, Values), Failure> {
         },
         keep: !args.rm.unwrap_or(!args.detach),
         resources: Resources { cpus: args.cpus, memory_mb: args.memory, disk_mb: args.disk_size },
-        disks: args.disk.clone(),
+        disks: args.disk.iter().cloned().map(in_every_directory).collect::<Result<_, _>>()?,
         hostname: args.hostname.clone(),
         add_hosts: args.reach.add_host.clone(),
         dns_servers: args.dns_servers.clone(),
         network: NetworkSpec { no_network: args.no_network, mtu: args.mtu, ..reach },
-        kernel: args.kernel.clone().or_else(host::kernel),
+        kernel: args.kernel.clone().or_else(host::kernel).as_deref().map(host::absolute).transpose()?,
         backend: args.backend.chosen()?,
         timeout: args.timeout,
         graceful_shutdown: args.graceful_shutdown,
@@ -243,6 +243,14 @@ fn meaning(args: &Args) -> Result<(SandboxSpec, Values), Failure> {
         publish_addresses: args.address.clone(),
     };
     Ok((spec, secrets))
+}
+
+/// A disk that is the same one wherever the sandbox is started again.
+fn in_every_directory(mut disk: DiskSpec) -> Result<DiskSpec, Failure> {
+    if let DiskSource::File(path) = &mut disk.source {
+        *path = host::absolute(path)?;
+    }
+    Ok(disk)
 }
 
 /// From what was asked for to a sandbox that can be started: all that may be wrong with it is told
@@ -268,12 +276,13 @@ async fn create(
 fn report(timings: &Timings, format: TimingsFormat) {
     match format {
         TimingsFormat::Json => {
-            eprintln!("{}", serde_json::to_string(timings.stages()).expect("our own types serialize"));
+            output::say(&serde_json::to_string(timings.stages()).expect("our own types serialize"));
         }
         TimingsFormat::Table => {
             for stage in timings.stages() {
                 let ms = |us: u64| Duration::from_micros(us).as_secs_f64() * 1000.0;
-                eprintln!("{:>9.1} ms  {:>9.1} ms  {}", ms(stage.at_us), ms(stage.took_us), stage.name);
+                let (at, took) = (ms(stage.at_us), ms(stage.took_us));
+                output::say(&format!("{at:>9.1} ms  {took:>9.1} ms  {}", stage.name));
             }
         }
     }

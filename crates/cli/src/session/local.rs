@@ -3,6 +3,7 @@
 use sandbox::agent::{self, Ended, Running, WindowSize};
 
 use super::{Attended, Command, Control, Error, Event, Input, Output};
+use crate::output;
 
 /// The command, ready to be attended.
 pub(crate) fn command(running: Running) -> Command<agent::Output, agent::Input, agent::Control> {
@@ -44,7 +45,7 @@ fn attended(ended: &Ended) -> Attended {
     match ended {
         Ended::Exited(_) | Ended::Signalled(_) => Attended::Ended(ended.exit_code()),
         Ended::NotStarted(error) => {
-            eprintln!("matchlock: {error}");
+            output::say(&format!("matchlock: {error}"));
             Attended::NotStarted(ended.exit_code())
         }
     }

@@ -4,6 +4,7 @@ use rpc::client::{self, ClientError};
 use sandbox::agent::{Source, WindowSize};
 
 use super::{Attended, Command, Control, Error, Event, Input, Output};
+use crate::output;
 
 /// The command, ready to be attended.
 pub(crate) fn command(command: client::Command) -> Command<client::Events, client::Input, client::Control> {
@@ -33,7 +34,7 @@ impl Output for client::Events {
                 Ok(client::Event::Ended(result)) => Event::Ended(Attended::Ended(result.exit_code)),
                 Err(ClientError::Remote(failure)) => match failure.exit_code {
                     Some(code) => {
-                        eprintln!("matchlock: {failure}");
+                        output::say(&format!("matchlock: {failure}"));
                         Event::Ended(Attended::NotStarted(code))
                     }
                     None => return Err(ClientError::Remote(failure).into()),

@@ -121,8 +121,8 @@ impl Firecracker {
     /// See [`VmmError`]; nothing is left behind.
     pub async fn boot(&self, spec: MachineSpec) -> Result<Machine, VmmError> {
         let Self { program, options } = self.clone();
-        let launch = tokio::task::spawn_blocking(move || Launch::new(&program, &options, spec));
-        launch.await.expect("launching does not panic")?.into_machine().await
+        let launch = crate::launch::on_a_thread(move || Launch::new(&program, &options, spec)).await?;
+        launch.into_machine().await
     }
 }
 

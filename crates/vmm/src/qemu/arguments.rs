@@ -139,7 +139,9 @@ impl DiskLayout<'_> {
                  cache.direct=off,cache.no-flush={no_flush},aio=threads,locking=off,discard=unmap"
             ),
         );
-        line.option("-device", format!("virtio-blk-device,drive=disk{index},serial={}", self.serial));
+        // A guest whose disk finds no room on the host's is told; QEMU would stop it, and nobody let it go on.
+        let device = format!("virtio-blk-device,drive=disk{index},serial={},werror=report", self.serial);
+        line.option("-device", device);
     }
 }
 

@@ -58,7 +58,6 @@ impl Qemu {
     /// See [`VmmError`]; nothing is left behind.
     pub async fn boot(&self, spec: MachineSpec) -> Result<Machine, VmmError> {
         let program = self.program.clone();
-        let launch = tokio::task::spawn_blocking(move || Launch::new(&program, spec));
-        launch.await.expect("launching does not panic")?.into_machine()
+        crate::launch::on_a_thread(move || Launch::new(&program, spec)).await?.into_machine()
     }
 }

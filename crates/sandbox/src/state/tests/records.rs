@@ -40,6 +40,19 @@ fn a_sandbox_is_recorded_and_listed_in_order() {
 }
 
 #[test]
+fn a_start_forgets_how_the_command_ended_before() {
+    let (_home, path) = home();
+    let state = State::open(&path).unwrap();
+    let sandbox = state.insert(&NewSandbox { keep: true, ..sandbox(1) }).unwrap();
+    walk(&state, sandbox.id, &[Created, Starting, Running]);
+    state.set_exit_code(sandbox.id, 3).unwrap();
+    walk(&state, sandbox.id, &[Stopping, Stopped]);
+    assert_eq!(state.record(sandbox.id).unwrap().exit_code, Some(3));
+    walk(&state, sandbox.id, &[Starting]);
+    assert_eq!(state.record(sandbox.id).unwrap().exit_code, None);
+}
+
+#[test]
 fn only_the_user_can_read_it() {
     let (home, path) = home();
     let state = State::open(&path).unwrap();
