@@ -1,8 +1,10 @@
-# make demo   sets up everything and runs a Python program in a VM of its own
-# make test   sets up everything and passes all tests
+# make demo      sets up everything and runs a Python program in a VM of its own
+# make test      sets up everything and passes all tests
+# make install   puts the binary into ~/.local/bin; elsewhere with PREFIX=/usr/local
+# make bench     measures
 #
-# make bench measures; make help says this. KERNEL_SOURCE=DIRECTORY builds the guest kernel from
-# there where the distribution has no linux-source-6.12.
+# make help says this. KERNEL_SOURCE=DIRECTORY builds the guest kernel from there where the
+# distribution has no linux-source-6.12.
 
 CACHE := $(or $(MATCHLOCK_CACHE),$(HOME)/.cache/matchlock)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -11,7 +13,9 @@ MATCHLOCK := $(abspath $(TARGET))/release/matchlock
 # Where scripts/setup puts the tools that are no packages of the distribution.
 export PATH := $(CACHE)/tools/bin:$(PATH)
 
-.PHONY: help demo test bench kernel
+PREFIX ?= $(HOME)/.local
+
+.PHONY: help demo test install bench kernel
 .NOTPARALLEL:
 
 help:
@@ -31,6 +35,11 @@ test:
 	cargo test --locked --workspace --exclude matchlock-tests
 	MATCHLOCK_BIN=$(MATCHLOCK) cargo test --locked --package matchlock-tests
 	scripts/fuzz --if-possible 5
+
+install:
+	@scripts/setup
+	@$(MAKE) --no-print-directory kernel
+	install -D -m 0755 $(MATCHLOCK) "$(DESTDIR)$(PREFIX)/bin/matchlock"
 
 bench:
 	@scripts/setup --bench

@@ -145,7 +145,7 @@ fn kill_9_of_the_owner_kills_its_vm_and_gc_tidies_up() {
     assert_eq!(status(&victim).as_deref(), Some("stopped"));
     assert!(!matchlock.home().join("sandboxes").join(&victim).join("rpc.sock").exists());
     let again = matchlock.run(&["gc", &victim]).success().stdout_text();
-    assert_eq!(again, format!("{victim}: no resources to clean\n"));
+    assert_eq!(again, format!("{victim}: no resources to clean\nReconciled 1 VMs\n"));
     let _ = matchlock.run(&["exec", &witness, "true"]).success();
     let _ = matchlock.run(&["start", &victim]).success();
     assert_eq!(matchlock.run(&["exec", "a", "cat", "/file"]).success().stdout_text(), "kept\n");

@@ -106,14 +106,14 @@ warning acceleration KVM; this kernel takes N ms to make a VM
 ok acceleration KVM
 == mode of /dev/kvm
 warning /dev/kvm does not let the group kvm in: group N, mode 0600
- fix: sudo matchlock setup linux
+ fix: sudo /lab/bin/matchlock setup linux
 done /dev/kvm
  chgrp kvm /dev/kvm
  chmod 0660 /dev/kvm
 This machine is prepared.
 == module of KVM
 warning /dev/kvm the module kvm_amd is not loaded
- fix: sudo matchlock setup linux
+ fix: sudo /lab/bin/matchlock setup linux
 done module kvm_amd
  modprobe kvm_amd
 done /dev/kvm
@@ -122,16 +122,16 @@ done /dev/kvm
 This machine is prepared.
 == member of the group
 warning /dev/kvm you are not in the group kvm
- fix: sudo matchlock setup user $USER, then log in again
+ fix: sudo /lab/bin/matchlock setup user $USER, then log in again
 done lab in the group kvm
  usermod -aG kvm lab
 It counts once lab has logged in again.
 Nothing to do.
 == group
 warning /dev/kvm does not let the group kvm in: group N, mode 0660
- fix: sudo matchlock setup linux
+ fix: sudo /lab/bin/matchlock setup linux
 error: there is no group kvm
-hint: prepare the machine first: sudo matchlock setup linux
+hint: prepare the machine first: sudo /lab/bin/matchlock setup linux
 done group kvm
  groupadd --system kvm
 done /dev/kvm
@@ -143,21 +143,21 @@ done lab in the group kvm
 It counts once lab has logged in again.
 == number of namespaces
 warning user namespaces user.max_user_namespaces is 0
- fix: sudo matchlock setup linux
+ fix: sudo /lab/bin/matchlock setup linux
 done user namespaces
  printf | install -D -m 0644 /dev/stdin /etc/sysctl.d/60-matchlock.conf
  sysctl -w user.max_user_namespaces=28633
 This machine is prepared.
 == namespaces of users
 warning user namespaces kernel.unprivileged_userns_clone is 0
- fix: sudo matchlock setup linux
+ fix: sudo /lab/bin/matchlock setup linux
 done user namespaces
  printf | install -D -m 0644 /dev/stdin /etc/sysctl.d/60-matchlock.conf
  sysctl -w kernel.unprivileged_userns_clone=1
 This machine is prepared.
 == module tun
 warning /dev/net/tun the module tun is not loaded
- fix: sudo matchlock setup linux
+ fix: sudo /lab/bin/matchlock setup linux
 done module tun
  modprobe tun
 done /dev/net/tun
@@ -182,7 +182,7 @@ done /dev/net/tun
 This machine is prepared.
 == mode of tun, by the dry run
 warning /dev/net/tun no permission to open it
- fix: sudo matchlock setup linux
+ fix: sudo /lab/bin/matchlock setup linux
 # ok       group kvm
 # ok       user namespaces
 # ok       module tun

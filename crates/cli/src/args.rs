@@ -10,7 +10,12 @@ use crate::command;
 /// command ends. No root, no daemon, and no KVM needed.
 #[derive(Debug, Parser)]
 #[command(name = "matchlock", version = command::version::LINE, propagate_version = true)]
-#[command(after_help = "Start with `matchlock diagnose`: it checks this machine and names each fix.")]
+#[command(after_help = "\
+Examples:
+  matchlock diagnose                       # checks this machine, and names each fix
+  matchlock run --image debian:12 -it -- bash
+  matchlock run -d --name web -p 8080:80 --image nginx
+  matchlock exec -it web -- sh")]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -45,4 +50,29 @@ pub(crate) enum Command {
     Version(command::version::Args),
     Completions(command::completions::Args),
     Owner(command::owner::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn each(command: &clap::Command, check: &mut impl FnMut(&clap::Command)) {
+        check(command);
+        let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+        shown.for_each(|command| each(command, check));
+    }
+
+    #[test]
+    fn every_command_has_help_with_examples_that_parse() {
+        let mut count = 0;
+        each(&Args::command(), &mut |command| {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let name = command.get_name();
+            assert!(command.get_about().is_some() && help.contains("Examples:\n"), "{name}: {help}");
+            count += 1;
+        });
+        assert!(count > 35, "{count}");
+    }
 }

@@ -26,6 +26,7 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     host::forbid_core_dumps();
     host::make_room_for_descriptors();
+    sys::signal::await_children().expect("SIGCHLD is a signal");
     let args = args::Args::parse();
     host::start_log();
     let code = match command::dispatch(args.command) {

@@ -187,7 +187,8 @@ fn read_secrets(file: &Path) -> Result<BTreeMap<String, Typed>, Failure> {
     }
 }
 
-/// Reads a file of ours, in which an unknown key is a mistake. Its contents are never repeated.
+/// Reads a file of ours, in which an unknown key is a mistake. Of its contents nothing is repeated but a word where
+/// only some are known.
 fn read_json<T: serde::de::DeserializeOwned>(file: &Path, flag: &str) -> Result<T, Failure> {
     let shown = format!("{flag} {}", file.display());
     let text = std::fs::read_to_string(file)
@@ -196,9 +197,14 @@ fn read_json<T: serde::de::DeserializeOwned>(file: &Path, flag: &str) -> Result<
     let mut unknown = None;
     let mut json = serde_json::Deserializer::from_str(&text);
     let value = serde_ignored::deserialize(&mut json, |path| _ = unknown.get_or_insert(path.to_string()));
-    let value = value.and_then(|value| json.end().map(|()| value)).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        Failure::usage(format!("{shown} is not what it must be, at line {line}, column {column}"))
+    let value = value.and_then(|value| json.end().map(|()| value));
+    let value = value.map_err(|error| {
+        let (line, column, why) = (error.line(), error.column(), error.to_string());
+        Failure::usage(if why.starts_with("unknown variant") || why.starts_with("missing field") {
+            format!("{shown}: {why}")
+        } else {
+            format!("{shown} is not what it must be, at line {line}, column {column}")
+        })
     })?;
     match unknown {
         Some(path) => Err(Failure::usage(format!("{shown}: unknown key {path}"))),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use api::Explain;
 use api::spec::Backend;
 use image::store::Store;
+use net::addresses::GUEST_MAC;
 use proto::Port;
 use proto::boot::Hello;
 use serde::Serialize;
@@ -21,11 +22,12 @@ use tokio::time::timeout;
 use vmm::firecracker::{Firecracker, Options};
 use vmm::kernel::Kernels;
 use vmm::qemu::{Accelerator, Qemu};
-use vmm::{Driver, Exit, Machine, MachineSpec, Pace};
+use vmm::{Driver, Exit, Machine, MachineSpec, Nic, Pace};
 
 use crate::agent::read_message;
 use crate::home::Home;
 use crate::launch::{EXIT_DELAY, GUEST};
+use crate::network::MIN_MTU;
 
 /// Free space under which a warning is due, bytes: an image or two.
 const LITTLE_SPACE: u64 = 2 << 30;
@@ -200,7 +202,7 @@ fn kvm_fix(reason: &KvmUnusable) -> &'static str {
     }
 }
 
-/// Boots a VM without disks until its guest says hello; tells how long that took and which walls
+/// Boots a VM without disks, and with a network interface that leads nowhere, until its guest says hello; tells how long that took and which walls
 /// stood around it.
 async fn try_boot(driver: &Driver, kernel: &Path) -> Vec<Finding> {
     let subject = "test VM";
@@ -225,7 +227,7 @@ async fn boot_in(directory: &Path, driver: &Driver, kernel: &Path) -> Vec<Findin
         kernel: kernel.to_owned(),
         initramfs: vmm::initramfs::with_init(GUEST),
         disks: Vec::new(),
-        nic: None,
+        nic: Some(Nic { mac: GUEST_MAC, mtu: MIN_MTU }),
         directory: directory.to_owned(),
         console: None,
     });
@@ -286,7 +288,7 @@ fn wall(layer: &Layer) -> Finding {
         Wall::Files => (
             "wall: Landlock",
             "the VMM opens no files of yours",
-            "use a kernel of 6.7 or later with Landlock enabled (lsm=landlock,…)",
+            "use a kernel of 6.12 or later with Landlock enabled (lsm=landlock,…)",
         ),
     };
     let (severity, found) = match &layer.standing {

@@ -75,9 +75,23 @@ impl Explain for PrepareError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoGroup => Some("prepare the machine first: sudo matchlock setup linux".into()),
+            Self::NoGroup => Some(format!("prepare the machine first: {}", as_root("setup linux"))),
             Self::NoUser(_) | Self::NoEffect(_) => None,
         }
+    }
+}
+
+/// The command line, for a shell, by which this very program does something as root.
+#[must_use]
+pub fn as_root(arguments: &str) -> String {
+    // `sudo` looks for programs in its own places only (`secure_path`).
+    const PLACES: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+    let program = std::env::current_exe().unwrap_or_default();
+    match program.parent().and_then(Path::to_str) {
+        Some(folder) if !folder.is_empty() && !PLACES.contains(&folder) => {
+            format!("sudo {} {arguments}", action::quoted(&program.to_string_lossy()))
+        }
+        _ => format!("sudo matchlock {arguments}"),
     }
 }
 

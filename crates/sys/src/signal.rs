@@ -84,6 +84,14 @@ pub fn ignore_children() -> io::Result<()> {
     set_action(libc::SIGCHLD, libc::SIG_IGN)
 }
 
+/// Lets ended children be waited for, whatever whoever started this program thought of children.
+///
+/// # Errors
+/// As in `signal(2)`.
+pub fn await_children() -> io::Result<()> {
+    set_action(libc::SIGCHLD, libc::SIG_DFL)
+}
+
 /// What a new program expects: nothing blocked, and nothing ignored of what Rust's runtime and this
 /// module ignore.
 ///

@@ -156,12 +156,15 @@ impl Explain for VmmError {
                 Some("try `--backend qemu`, and look what the program in PATH is".to_owned())
             }
             Self::Spawn { source: SpawnError::Namespaces(_), .. } => {
-                Some("allow user namespaces: `sudo matchlock setup linux`; or use --backend qemu".to_owned())
+                Some("`matchlock diagnose` says how to allow user namespaces; or use --backend qemu".to_owned())
             }
             Self::Spawn { source: SpawnError::Tap(_), .. } => Some(
                 "`matchlock diagnose` looks at /dev/net/tun; do without (--no-network), or use --backend qemu"
                     .to_owned(),
             ),
+            Self::Spawn { vmm: crate::firecracker::NAME, source: SpawnError::Exec(..) } => {
+                Some(format!("it must need no shared library: {}", crate::firecracker::INSTALL))
+            }
             Self::Kernel { source, .. } => source.hint(),
             Self::TooLittleMemory { least, .. } => {
                 Some(format!("give it at least {least} MiB (--memory {least})"))
@@ -186,8 +189,8 @@ fn or_by_qemu(vmm: &str, otherwise: &str) -> String {
 #[must_use]
 pub fn kvm_fix(reason: &KvmUnusable) -> &'static str {
     match reason {
-        KvmUnusable::NoPermission => "get it: sudo matchlock setup user $USER, then log in again",
-        KvmUnusable::NoDevice => "load the module: sudo matchlock setup linux",
+        KvmUnusable::NoPermission => "`matchlock diagnose` says how to get it",
+        KvmUnusable::NoDevice => "`matchlock diagnose` says how to get it",
         KvmUnusable::NoCpuFlag | KvmUnusable::TooSlow(_) => {
             "use a host with hardware virtualization, or turn on nested virtualization for this VM"
         }

@@ -23,8 +23,15 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Allow hosts.
+    #[command(after_help = "\
+Examples:
+  matchlock allow-list add vm-1a2b3c4d pypi.org,files.pythonhosted.org
+  matchlock allow-list add web '*'          # every public host, explicitly")]
     Add(Change),
     /// Take hosts back.
+    #[command(after_help = "\
+Examples:
+  matchlock allow-list delete web '*.example.com'")]
     #[command(visible_alias = "remove")]
     Delete(Change),
 }

@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let site = sandboxes::site()?;
     if let Some(named) = &args.sandbox {
         report.add(one(&site, &sandboxes::find(&site, named)?, args.force_running)?)?;
-        return if args.json { report.finish() } else { Ok(0) };
+        return report.finish();
     }
     sandboxes::each(site.state.list()?, |record| {
         match sandboxes::unless_gone(one(&site, &record, args.force_running))? {

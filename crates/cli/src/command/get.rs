@@ -12,7 +12,7 @@ use crate::{output, sandboxes};
 /// Show a sandbox as JSON.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   matchlock get vm-1a2b3c4d
 
 Environment variables are shown; values of secrets never are.")]
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     output::json(&view(&site, &record)?)
 }
 
-/// A sandbox as programs see it. Its configuration has the shape of the RPC method `create`.
+/// A sandbox as programs see it. Its configuration has the names of the RPC method `create`, where that has any.
 pub(crate) fn view(site: &Site, record: &Record) -> Result<Value, Failure> {
     let status = site.status(record);
     Ok(json!({

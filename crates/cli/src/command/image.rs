@@ -13,6 +13,11 @@ use crate::{host, output, signals, terminal};
 
 /// List, inspect, import and remove images.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  matchlock image ls
+  docker save app:1 | matchlock image import app:1
+  matchlock image rm app:1 && matchlock image gc")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -22,12 +27,19 @@ pub(crate) struct Args {
 enum Action {
     /// List images.
     #[command(visible_alias = "list")]
+    #[command(after_help = "\
+Examples:
+  matchlock image ls
+  matchlock image ls --json")]
     Ls {
         /// Print a JSON array.
         #[arg(long)]
         json: bool,
     },
     /// Print all that is known of an image, as JSON.
+    #[command(after_help = "\
+Examples:
+  matchlock image inspect debian:12")]
     Inspect {
         /// Its tag.
         tag: Reference,
@@ -55,12 +67,20 @@ Examples:
     },
     /// Remove images. What they took up is freed by `image gc`.
     #[command(visible_alias = "remove")]
+    #[command(after_help = "\
+Examples:
+  matchlock image rm app:1 debian:12
+  matchlock image gc                    # frees what only they needed")]
     Rm {
         /// Their tags.
         #[arg(required = true)]
         tags: Vec<Reference>,
     },
     /// Free the space of layers that no image needs and no sandbox uses.
+    #[command(after_help = "\
+Examples:
+  matchlock image gc
+  matchlock image gc --json")]
     Gc {
         /// Print a JSON object.
         #[arg(long)]

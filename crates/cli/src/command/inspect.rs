@@ -9,7 +9,7 @@ use crate::{output, sandboxes};
 /// Show a sandbox with its phase, what it has on this host, and its history, as JSON.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   matchlock inspect vm-1a2b3c4d")]
 pub(crate) struct Args {
     /// ID, the beginning of one, or name.

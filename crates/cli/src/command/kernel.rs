@@ -13,6 +13,10 @@ use crate::{host, output, signals};
 
 /// Build, list and remove guest kernels.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  matchlock kernel build
+  matchlock kernel ls")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -40,6 +44,10 @@ Examples:
     },
     /// List kernels. The default one is marked with a star.
     #[command(visible_alias = "list")]
+    #[command(after_help = "\
+Examples:
+  matchlock kernel ls
+  matchlock kernel ls --json")]
     Ls {
         /// Print a JSON array.
         #[arg(long)]
@@ -47,6 +55,9 @@ Examples:
     },
     /// Remove kernels.
     #[command(visible_alias = "remove")]
+    #[command(after_help = "\
+Examples:
+  matchlock kernel rm 6.12.90")]
     Rm {
         /// Their names, or the beginnings of them.
         #[arg(required = true)]

@@ -14,6 +14,11 @@ use crate::output;
 /// Without it sandboxes run too, but emulated and with fewer walls: `matchlock diagnose` says what
 /// is missing.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  matchlock setup linux --dry-run
+  sudo matchlock setup linux
+  sudo matchlock setup user $USER")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -62,7 +67,8 @@ impl Explain for NeedsRoot {
     }
 
     fn hint(&self) -> Option<String> {
-        Some(format!("run it with sudo: sudo matchlock setup {}; --dry-run shows what it would do", self.0))
+        let command = prepare::as_root(&format!("setup {}", self.0));
+        Some(format!("run it with sudo: {command}; --dry-run shows what it would do"))
     }
 }
 

@@ -17,6 +17,10 @@ pub(crate) const LINE: &str = concat!(
 
 /// Print the version.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  matchlock version
+  matchlock version --json")]
 pub(crate) struct Args {
     /// Print a JSON object.
     #[arg(long)]

@@ -5,10 +5,8 @@ use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
 
 use super::{Finding, Severity};
-use crate::prepare::{Facts, GROUP, Namespaces};
+use crate::prepare::{self, Facts, GROUP, Namespaces};
 
-const PREPARE: &str = "sudo matchlock setup linux";
-const JOIN: &str = "sudo matchlock setup user $USER, then log in again";
 const LOG_IN: &str = "log in again";
 const HARDWARE: &str =
     "use a host with hardware virtualization, or turn on nested virtualization for this VM";
@@ -17,7 +15,27 @@ const GIVE_TUN: &str = "start the container with --device /dev/net/tun";
 const POLICY: &str = "a security policy forbids them; in a container it is the runtime's: allow them there";
 
 /// Why something is not there, and what helps.
-type Lack = (String, Option<&'static str>);
+type Lack = (String, Fix);
+
+/// What helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fix {
+    /// [`prepare::linux`].
+    Prepare,
+    /// [`prepare::user`].
+    Join,
+    Other(&'static str),
+}
+
+impl Fix {
+    fn text(self) -> String {
+        match self {
+            Self::Prepare => prepare::as_root("setup linux"),
+            Self::Join => format!("{}, then log in again", prepare::as_root("setup user $USER")),
+            Self::Other(text) => text.to_owned(),
+        }
+    }
+}
 
 /// Tries everything.
 pub(super) fn findings() -> [Finding; 3] {
@@ -47,42 +65,43 @@ fn open(path: &str) -> io::Result<()> {
 fn finding(subject: &'static str, well: &str, tried: Result<(), Lack>) -> Finding {
     match tried {
         Ok(()) => Finding { subject, severity: Severity::Ok, found: well.into(), fix: None },
-        Err((found, fix)) => {
-            Finding { subject, severity: Severity::Warning, found, fix: fix.map(str::to_owned) }
-        }
+        Err((found, fix)) => Finding { subject, severity: Severity::Warning, found, fix: Some(fix.text()) },
     }
 }
 
 fn kvm_lack(error: &io::Error, facts: &Facts, user: Option<&str>) -> Lack {
     let Some(module) = facts.kvm_module else {
-        return ("the CPU has no virtualization extension (vmx or svm)".into(), Some(HARDWARE));
+        return ("the CPU has no virtualization extension (vmx or svm)".into(), Fix::Other(HARDWARE));
     };
     if !facts.kvm.driver {
-        return (format!("the module {module} is not loaded"), Some(PREPARE));
+        return (format!("the module {module} is not loaded"), Fix::Prepare);
     }
     if facts.kvm.is_withheld() {
-        return ("the kernel has KVM, but this /dev has no file for it".into(), Some(GIVE_KVM));
+        return ("the kernel has KVM, but this /dev has no file for it".into(), Fix::Other(GIVE_KVM));
     }
     match (error.kind(), facts.kvm.node) {
         (ErrorKind::PermissionDenied, Some(node)) if facts.kvm_opens_to_group(node) => {
             if user.is_some_and(|user| facts.accounts.is_member(user, GROUP)) {
-                (format!("you joined the group {GROUP} after you logged in"), Some(LOG_IN))
+                (format!("you joined the group {GROUP} after you logged in"), Fix::Other(LOG_IN))
             } else {
-                (format!("you are not in the group {GROUP}"), Some(JOIN))
+                (format!("you are not in the group {GROUP}"), Fix::Join)
             }
         }
         (ErrorKind::PermissionDenied, Some(node)) => {
             let found =
                 format!("does not let the group {GROUP} in: group {}, mode {:04o}", node.group, node.mode);
-            (found, Some(PREPARE))
+            (found, Fix::Prepare)
         }
-        _ => (error.to_string(), Some(PREPARE)),
+        _ => (error.to_string(), Fix::Prepare),
     }
 }
 
 fn tun_lack(error: &io::Error, facts: &Facts) -> Lack {
     if facts.tun.is_withheld() {
-        return ("the kernel has TAP devices, but this /dev has no file for them".into(), Some(GIVE_TUN));
+        return (
+            "the kernel has TAP devices, but this /dev has no file for them".into(),
+            Fix::Other(GIVE_TUN),
+        );
     }
     let missing = [rustix::io::Errno::NODEV, rustix::io::Errno::NXIO, rustix::io::Errno::NOENT];
     let missing = missing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
@@ -91,7 +110,7 @@ fn tun_lack(error: &io::Error, facts: &Facts) -> Lack {
         ErrorKind::PermissionDenied => "no permission to open it".to_owned(),
         _ => error.to_string(),
     };
-    (found, Some(PREPARE))
+    (found, Fix::Prepare)
 }
 
 fn namespaces_lack(error: &io::Error, namespaces: &Namespaces, apparmor: bool) -> Lack {
@@ -101,8 +120,8 @@ fn namespaces_lack(error: &io::Error, namespaces: &Namespaces, apparmor: bool) -
         ("AppArmor lets only programs with a profile make them", apparmor),
     ];
     match parameters.iter().find(|(_, cause)| *cause) {
-        Some((found, _)) => ((*found).to_owned(), Some(PREPARE)),
-        None => (format!("refused: {error}"), Some(POLICY)),
+        Some((found, _)) => ((*found).to_owned(), Fix::Prepare),
+        None => (format!("refused: {error}"), Fix::Other(POLICY)),
     }
 }
 
@@ -137,21 +156,21 @@ mod tests {
         let denied = io::Error::from(Errno::ACCESS);
         let well = facts(Node { group: KVM, mode: 0o660 });
         let fix = |facts: &Facts, user| kvm_lack(&denied, facts, user).1;
-        assert_eq!(fix(&well, Some("bob")), Some(JOIN));
-        assert_eq!(fix(&well, None), Some(JOIN), "a user whom nobody knows");
-        assert_eq!(fix(&well, Some("ada")), Some(LOG_IN));
+        assert_eq!(fix(&well, Some("bob")), Fix::Join);
+        assert_eq!(fix(&well, None), Fix::Join, "a user whom nobody knows");
+        assert_eq!(fix(&well, Some("ada")), Fix::Other(LOG_IN));
         for node in [Node { group: KVM, mode: 0o600 }, Node { group: 0, mode: 0o660 }] {
-            assert_eq!(fix(&facts(node), Some("ada")), Some(PREPARE), "{node:?}");
+            assert_eq!(fix(&facts(node), Some("ada")), Fix::Prepare, "{node:?}");
         }
         let group_gone = Facts { accounts: Accounts::default(), ..well.clone() };
-        assert_eq!(fix(&group_gone, Some("ada")), Some(PREPARE));
+        assert_eq!(fix(&group_gone, Some("ada")), Fix::Prepare);
         let unloaded = Facts { kvm: Device { driver: false, node: None, ..well.kvm }, ..well.clone() };
         let missing = io::Error::from(Errno::NOENT);
         let withheld = Facts { kvm: Device { node: None, ..well.kvm }, ..well.clone() };
-        assert_eq!(kvm_lack(&missing, &withheld, Some("ada")).1, Some(GIVE_KVM));
+        assert_eq!(kvm_lack(&missing, &withheld, Some("ada")).1, Fix::Other(GIVE_KVM));
         assert_eq!(kvm_lack(&missing, &unloaded, Some("ada")).0, "the module kvm_amd is not loaded");
         let old = Facts { kvm_module: None, ..unloaded };
-        assert_eq!(kvm_lack(&missing, &old, Some("ada")).1, Some(HARDWARE));
+        assert_eq!(kvm_lack(&missing, &old, Some("ada")).1, Fix::Other(HARDWARE));
     }
 
     #[test]
@@ -164,7 +183,7 @@ mod tests {
         assert!(found(Some(0), Some(9), false).0.starts_with("kernel.unprivileged_userns_clone"));
         assert!(found(Some(1), Some(9), true).0.starts_with("AppArmor"));
         let (why, fix) = found(Some(1), Some(9), false);
-        assert!(why.starts_with("refused: No space left") && fix == Some(POLICY), "{why}");
+        assert!(why.starts_with("refused: No space left") && fix == Fix::Other(POLICY), "{why}");
     }
 
     #[test]
@@ -176,6 +195,6 @@ mod tests {
         assert_eq!(tun_lack(&Errno::ACCESS.into(), &unloaded).0, "no permission to open it");
         assert!(tun_lack(&Errno::MFILE.into(), &unloaded).0.starts_with("Too many open files"));
         let withheld = Facts { tun: Device { driver: true, ..unloaded.tun }, ..unloaded };
-        assert_eq!(tun_lack(&Errno::NOENT.into(), &withheld).1, Some(GIVE_TUN));
+        assert_eq!(tun_lack(&Errno::NOENT.into(), &withheld).1, Fix::Other(GIVE_TUN));
     }
 }

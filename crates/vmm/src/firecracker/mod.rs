@@ -24,7 +24,7 @@ use crate::error::VmmError;
 use crate::machine::{Machine, MachineSpec};
 
 /// What it is called.
-const NAME: &str = "Firecracker";
+pub(crate) const NAME: &str = "Firecracker";
 
 /// The program's name.
 const PROGRAM: &str = "firecracker";

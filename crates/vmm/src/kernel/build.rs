@@ -56,6 +56,14 @@ pub enum BuildError {
     /// Programs or headers that the build needs.
     #[error("building a kernel needs what is not installed: {}", .0.join(", "))]
     MissingTools(Vec<&'static str>),
+    /// This distribution does not have the source as a package.
+    #[error("the package {package} cannot be had here")]
+    NoPackage {
+        /// Which.
+        package: &'static str,
+        /// What became of the download.
+        source: Box<BuildError>,
+    },
     /// The source cannot be read.
     #[error("cannot use the kernel source {path}", path = .0.display())]
     Source(PathBuf, #[source] io::Error),
@@ -89,7 +97,7 @@ pub enum BuildError {
 impl Explain for BuildError {
     fn kind(&self) -> Kind {
         match self {
-            Self::MissingTools(_) => Kind::HostUnready,
+            Self::MissingTools(_) | Self::NoPackage { .. } => Kind::HostUnready,
             Self::Source(_, error) | Self::Io(_, error) => api::error::io_kind(error),
             Self::NotASource(_) | Self::Dropped(_) => Kind::InvalidInput,
             Self::Step { source, .. } if source.kind() == io::ErrorKind::NotFound => Kind::HostUnready,
@@ -100,7 +108,13 @@ impl Explain for BuildError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::MissingTools(packages) => Some(format!("apt install {}", packages.join(" "))),
+            Self::MissingTools(packages) => {
+                Some(format!("install them; Debian's packages are {}", packages.join(" ")))
+            }
+            Self::NoPackage { .. } => Some(
+                "fetch the source of Linux 6.12 from kernel.org, then: matchlock kernel build --source PATH"
+                    .to_owned(),
+            ),
             Self::Dropped(_) => Some("use the source of Linux 6.12".to_owned()),
             Self::NotASource(_) => {
                 Some("name a folder or tar archive with the source of Linux 6.12".to_owned())
@@ -155,7 +169,7 @@ impl Kernels {
         options: &BuildOptions,
         mut progress: impl FnMut(Progress),
     ) -> Result<Kernel, BuildError> {
-        let packages = tools::missing(options.source.is_none()).await;
+        let packages = tools::missing().await;
         if !packages.is_empty() {
             return Err(BuildError::MissingTools(packages));
         }

@@ -45,12 +45,9 @@ impl Source {
         let failed = |error| BuildError::Source(folder.clone(), error);
         fs::create_dir_all(&folder).map_err(failed)?;
         let mut download = Command::new("apt-get");
-        run(
-            download.args(["download", "--quiet", PACKAGE]).current_dir(&folder),
-            "downloading the source",
-            |_| (),
-        )
-        .await?;
+        let download = download.args(["download", "--quiet", PACKAGE]).current_dir(&folder);
+        let downloaded = run(download, "downloading the source", |_| ()).await;
+        downloaded.map_err(|error| BuildError::NoPackage { package: PACKAGE, source: Box::new(error) })?;
         let package = only_file(&folder).map_err(failed)?;
         let mut unpack = Command::new("dpkg-deb");
         run(unpack.arg("-x").arg(package).arg(&folder), "unpacking the package", |_| ()).await?;

@@ -1,7 +1,5 @@
 //! What a kernel build needs on the host, and which Debian package brings it.
 
-use std::path::Path;
-
 use tokio::process::Command;
 
 /// Programs, and the packages they are in.
@@ -22,18 +20,10 @@ const PROGRAMS: [(&str, &str); 11] = [
 /// Headers of libraries that tools of the kernel's own are linked with, and their packages.
 const HEADERS: [(&str, &str); 2] = [("stdlib.h", "libc6-dev"), ("gelf.h", "libelf-dev")];
 
-/// Programs for fetching the source.
-const FETCHING: [(&str, &str); 2] = [("apt-get", "apt"), ("dpkg-deb", "dpkg")];
-
-/// Packages that have to be installed first; with those to fetch the source, if that is `fetched`
-/// and not on this host.
-pub(super) async fn missing(fetched: bool) -> Vec<&'static str> {
-    let installed = Path::new("/usr/src").join(format!("{}.tar.xz", super::source::PACKAGE)).is_file();
-    let fetching = if fetched && !installed { &FETCHING[..] } else { &[] };
+/// Packages that have to be installed first.
+pub(super) async fn missing() -> Vec<&'static str> {
     let mut packages: Vec<&str> = Vec::new();
-    packages.extend(
-        PROGRAMS.iter().chain(fetching).filter(|(name, _)| !in_path(name)).map(|(_, package)| package),
-    );
+    packages.extend(PROGRAMS.iter().filter(|(name, _)| !in_path(name)).map(|(_, package)| package));
     for (header, package) in HEADERS {
         // Without a compiler nothing can be said about its headers.
         if in_path("gcc") && !has_header(header).await {

@@ -19,8 +19,8 @@ use crate::output;
 #[command(after_help = "\
 Examples:
   matchlock policy check --allow-host '*.example.com' https://api.example.com/v1
-  matchlock policy check --secret KEY@api.example.com -H 'Authorization: Bearer SECRET' \\
-      --secret-placeholder KEY=SECRET http://api.example.com/
+  matchlock policy check --secret KEY@api.example.com -H 'Authorization: Bearer PLACEHOLDER' \\
+      --secret-placeholder KEY=PLACEHOLDER http://api.example.com/
   matchlock policy check --allow-host db.example.com:5432 tcp://db.example.com:5432
 
 Exit code: 0 if it would be let through, 1 if not, 2 wrong usage.")]
@@ -62,7 +62,9 @@ struct Answer {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     // What stands for a value is never sent anywhere.
-    let (spec, values) = args.reach.meaning(|_| Ok(Zeroizing::new("value".to_owned())))?;
+    let meaning = args.reach.meaning(|_| Ok(Zeroizing::new("value".to_owned())));
+    // Its other exit code says something of the request.
+    let (spec, values) = meaning.map_err(Failure::of_usage)?;
     let policy = Policy::compile(&spec, &args.reach.add_host, values);
     let policy = policy.map_err(|error| Failure::from(error).of_usage())?;
     let answer = decide(&policy, args)?;
