@@ -114,6 +114,8 @@ This machine is prepared.
 == module of KVM
 warning /dev/kvm the module kvm_amd is not loaded
  fix: sudo /lab/bin/matchlock setup linux
+done modules after a reboot
+ printf | install -D -m 0644 /dev/stdin /etc/modules-load.d/matchlock.conf
 done module kvm_amd
  modprobe kvm_amd
 done /dev/kvm

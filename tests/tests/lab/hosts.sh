@@ -27,6 +27,14 @@ by firecracker --no-network --image busybox -- id -u
 by auto --image busybox -- id -u
 echo "$namespaces" >/proc/sys/user/max_user_namespaces
 
+echo '== no TAP devices'
+chmod 600 /dev/net/tun
+chosen
+by firecracker --image busybox -- true
+by firecracker --no-network --image busybox -- id -u
+by auto --image busybox -- id -u
+chmod 666 /dev/net/tun
+
 echo '== root'
 MATCHLOCK_KERNEL=$(ls /lab/kernels/*/vmlinux)
 export MATCHLOCK_KERNEL
