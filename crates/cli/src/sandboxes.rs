@@ -68,11 +68,12 @@ impl Explain for Unreachable {
     }
 }
 
-/// What became of a sandbox that was not named but found: that it has gone since is no failure.
-pub(crate) fn unless_gone<T>(outcome: Result<T, impl Into<Failure>>) -> Result<Option<T>, Failure> {
+/// What became of a sandbox that was not named but found: that it has gone, or been started, since is no
+/// failure.
+pub(crate) fn unless_changed<T>(outcome: Result<T, impl Into<Failure>>) -> Result<Option<T>, Failure> {
     match outcome.map_err(Into::into) {
         Ok(value) => Ok(Some(value)),
-        Err(failure) if failure.kind() == Kind::NotFound => Ok(None),
+        Err(failure) if matches!(failure.kind(), Kind::NotFound | Kind::Conflict) => Ok(None),
         Err(failure) => Err(failure),
     }
 }

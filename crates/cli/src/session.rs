@@ -239,14 +239,11 @@ async fn feed(mut input: impl Input, mut chunks: mpsc::Receiver<Vec<u8>>) -> Res
     input.finish().await
 }
 
-/// Tells the command's terminal whenever ours changes its size.
+/// Tells the command's terminal the size of ours, which may have changed since it was asked for, and
+/// whenever it changes.
 async fn follow_size(control: impl Control) -> io::Result<()> {
     let mut changes = signal(SignalKind::window_change())?;
-    while changes.recv().await.is_some() {
-        if control.resize(terminal::size()).await.is_err() {
-            break;
-        }
-    }
+    while control.resize(terminal::size()).await.is_ok() && changes.recv().await.is_some() {}
     Ok(())
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         return report.finish();
     }
     sandboxes::each(site.state.list()?, |record| {
-        match sandboxes::unless_gone(one(&site, &record, args.force_running))? {
+        match sandboxes::unless_changed(one(&site, &record, args.force_running))? {
             Some(reconciled) => report.add(reconciled),
             None => Ok(()),
         }

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     records.retain(|record| !site.status(record).is_alive());
     let mut pruned = Vec::new();
     let outcome = sandboxes::each(records, |record| {
-        if sandboxes::unless_gone(site.remove(record.id))?.is_some() {
+        if sandboxes::unless_changed(site.remove(record.id))?.is_some() {
             pruned.push(record.id);
             if !args.json {
                 output::line(&format!("Pruned {}", record.id))?;

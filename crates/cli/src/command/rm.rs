@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     sandboxes::each(records, |record| {
         let removed = site.remove(record.id);
         if args.stopped {
-            if sandboxes::unless_gone(removed)?.is_none() {
+            if sandboxes::unless_changed(removed)?.is_none() {
                 return Ok(());
             }
         } else {
