@@ -9,6 +9,7 @@ pub mod cache;
 pub mod lab;
 pub mod matchlock;
 pub mod oci;
+mod port;
 pub mod process;
 pub mod registry;
 mod remains;
@@ -18,6 +19,7 @@ pub mod tool;
 
 pub use lab::Lab;
 pub use matchlock::Matchlock;
+pub use port::quiet_port;
 pub use process::{Output, Running};
 pub use registry::Registry;
 pub use sandbox::Sandbox;

@@ -97,7 +97,8 @@ fn what_the_environment_asks_for_is_diagnosed_and_nonsense_is_told() {
     let matchlock = Matchlock::without_images();
     let diagnose = |variable: &str, value: &str| {
         let mut command = matchlock.command(&["diagnose", "--json"]);
-        let output = command.env("MATCHLOCK_KERNEL", "/nonexistent").env(variable, value).output().unwrap();
+        command.env("MATCHLOCK_KERNEL", "/nonexistent").env("PATH", "/nonexistent").env(variable, value);
+        let output = command.output().unwrap();
         let firecracker = serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout)
             .map(|all| all.into_iter().find(|finding| finding["subject"] == "firecracker").unwrap());
         (output.status.code(), firecracker.ok(), String::from_utf8_lossy(&output.stderr).into_owned())

@@ -1,10 +1,12 @@
 //! Ctrl-C, SIGTERM and kill -9 in every phase of a run: the right exit code, and nothing left.
 
+use std::io::Read as _;
+use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::cache::{self, BUSYBOX};
 use harness::{Matchlock, Running};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 fn start(matchlock: &Matchlock, line: &str) -> Running {
     matchlock.spawn(&["run", "--image", BUSYBOX, "--", "sh", "-c", line])
@@ -56,7 +58,7 @@ fn a_vm_that_hangs_can_be_left_and_its_time_runs_out() {
         let running = matchlock.spawn(&[&["run"], flags, &command].concat());
         running.wait_for_stdout("ready");
         let id = matchlock.list()[0]["id"].as_str().expect("an ID is text").to_owned();
-        rustix::process::kill_process(matchlock.vmm(&id), Signal::STOP).expect("it runs");
+        kill_process(matchlock.vmm(&id), Signal::STOP).expect("it runs");
         running
     };
     let running = hang(&[]);
@@ -86,18 +88,24 @@ fn ctrl_c_at_any_moment_leaves_nothing() {
     matchlock.assert_nothing_left();
 }
 
+/// Nor does it matter which of the two streams it is.
 #[test]
 fn a_reader_that_does_not_read_keeps_nobody_from_ending_it() {
     let matchlock = Matchlock::new();
-    let endless = |flags: &[&str]| {
-        let command = ["--image", BUSYBOX, "--", "yes"];
+    // Reads the first byte and no more; the rest of what is given is not to be dropped.
+    let endless = |flags: &[&str], line: &str| {
+        let command = ["--image", BUSYBOX, "--", "sh", "-c", line];
         let mut command = matchlock.command(&[&["run"], flags, &command].concat());
-        // Its output is a pipe that we hold open.
-        let child = command.stdout(std::process::Stdio::piped()).spawn().expect("the binary starts");
-        std::thread::sleep(Duration::from_secs(2));
-        child
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let mut first = [0];
+        if line.contains(">&2") { stderr.read_exact(&mut first) } else { stdout.read_exact(&mut first) }
+            .unwrap();
+        // Until the pipe is full.
+        std::thread::sleep(Duration::from_secs(1));
+        (child, stdout, stderr)
     };
-    let ends = |mut child: std::process::Child| {
+    let ends = |(mut child, _stdout, _stderr): (Child, ChildStdout, ChildStderr)| {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = child.try_wait().expect("it is our child") {
@@ -110,15 +118,16 @@ fn a_reader_that_does_not_read_keeps_nobody_from_ending_it() {
             std::thread::sleep(Duration::from_millis(20));
         }
     };
-    assert_eq!(ends(endless(&["--timeout", "3"])), Some(124));
-    // The first is the command's, whose end is behind what it wrote.
-    let child = endless(&[]);
-    for _ in 0..3 {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::INT)
-            .expect("it runs");
-        std::thread::sleep(Duration::from_millis(200));
+    for line in ["yes", "yes >&2"] {
+        assert_eq!(ends(endless(&["--timeout", "3"], line)), Some(124), "{line}");
+        // The first is the command's, whose end is behind what it wrote.
+        let running = endless(&[], line);
+        for _ in 0..3 {
+            kill_process(Pid::from_child(&running.0), Signal::INT).expect("it runs");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        assert_eq!(ends(running), Some(130), "{line}");
     }
-    assert_eq!(ends(child), Some(130));
     matchlock.assert_nothing_left();
 }
 

@@ -201,7 +201,6 @@ Sandboxes can run here.
 ==> modules-load.d/matchlock.conf <==
 # Written by `matchlock setup linux`.
 tun
-kvm_amd
 
 ==> sysctl.d/60-matchlock.conf <==
 # Written by `matchlock setup linux`.

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use harness::Matchlock;
 use harness::cache::{BUSYBOX, DEBIAN_PYTHON};
+use harness::{Matchlock, quiet_port};
 use rustix::process::Signal;
 
 /// Echoes on 8080; on 8081 says how many bytes came before the end of the input; on 8082 (IPv6
@@ -214,16 +214,6 @@ fn forwarding_lasts_until_it_is_interrupted_or_the_sandbox_ends() {
     forwarding.wait_for_stderr("sandbox:8080");
     let _ = matchlock.run(&["kill", &id]).success();
     assert_eq!(forwarding.wait().code, Some(1), "it ended, and not because somebody wanted that");
-}
-
-/// A free port that nobody is given who takes any, if the kernel leaves us some of those.
-fn quiet_port() -> u16 {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
-    let range = range.expect("/proc is mounted");
-    let first = range.split_whitespace().next().and_then(|first| first.parse().ok());
-    let first: u16 = first.expect("two ports");
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    (1024..first).rev().chain(first..=u16::MAX).find(is_free).expect("some port is free")
 }
 
 #[test]

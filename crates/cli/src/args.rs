@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_help_with_examples_that_parse() {
+    fn every_command_has_help_with_examples() {
         let mut count = 0;
         each(&Args::command(), &mut |command| {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();

@@ -1,11 +1,10 @@
 //! What a command failed with, as the user sees it: message, causes, hint, exit code.
 
 use std::error::Error;
-use std::io::Write as _;
 
 use api::{Explain, Kind};
 
-use crate::output::harmless;
+use crate::output::{harmless, say_styled};
 
 /// Exit code of `run` for a failure of ours rather than the command's, as in Docker.
 pub(crate) const RUN_FAILED: u8 = 125;
@@ -86,17 +85,16 @@ impl Failure {
         if self.kind == Kind::Interrupted {
             return self.code;
         }
-        let mut err = anstream::stderr().lock();
-        // Nothing can be done about a standard error that cannot be written.
-        let _ = writeln!(err, "\x1b[1;31merror\x1b[0m: {}", harmless(&self.error.to_string()));
+        let mut text = format!("\x1b[1;31merror\x1b[0m: {}\n", harmless(&self.error.to_string()));
         let mut source = self.error.source();
         while let Some(cause) = source {
-            let _ = writeln!(err, "  caused by: {}", harmless(&cause.to_string()));
+            text += &format!("  caused by: {}\n", harmless(&cause.to_string()));
             source = cause.source();
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(err, "\x1b[1mhint\x1b[0m: {}", harmless(hint));
+            text += &format!("\x1b[1mhint\x1b[0m: {}\n", harmless(hint));
         }
+        say_styled(&text);
         self.code
     }
 }

@@ -58,9 +58,7 @@ pub(crate) fn start_log() {
         Some(Err(error)) => (None, Some(error)),
     };
     let filter = filter.unwrap_or_else(|| EnvFilter::new("warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Else it panics where standard error cannot be written.
-    log.log_internal_errors(false).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Complaints).init();
     if let Some(error) = wrong {
         tracing::warn!(%error, "MATCHLOCK_LOG is not used");
     }

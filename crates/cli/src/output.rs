@@ -2,9 +2,13 @@
 //! on standard error.
 
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anstream::{AutoStream, ColorChoice};
 use comfy_table::{Table, presets};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::write;
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
@@ -29,16 +33,68 @@ pub(crate) fn line(line: &str) -> Outcome {
 
 /// Writes lines with styles (ANSI escapes) where standard output is a terminal, and without elsewhere.
 pub(crate) fn styled(text: &str) -> Outcome {
-    let choice = anstream::AutoStream::choice(&io::stdout());
-    let mut plain = anstream::AutoStream::new(Vec::new(), choice);
-    plain.write_all(text.as_bytes()).expect("memory takes everything");
-    bytes(&plain.into_inner())
+    bytes(&rendered(text, AutoStream::choice(&io::stdout())))
 }
 
-/// Tells the user something on standard error. One that cannot be written, as on a full disk or a terminal that
-/// is gone, is nobody's loss: above all it must not end a sandbox.
+fn rendered(text: &str, choice: ColorChoice) -> Vec<u8> {
+    let mut stream = AutoStream::new(Vec::new(), choice);
+    stream.write_all(text.as_bytes()).expect("memory takes everything");
+    stream.into_inner()
+}
+
+/// Tells the user something on standard error.
 pub(crate) fn say(text: &str) {
-    let _ = io::stderr().lock().write_all(format!("{}\n", harmless(text)).as_bytes());
+    complain(format!("{}\n", harmless(text)).as_bytes());
+}
+
+/// The same with styles, of which what it is made of has none.
+pub(crate) fn say_styled(text: &str) {
+    complain(&rendered(text, AutoStream::choice(&io::stderr())));
+}
+
+/// Writes to standard error, if that can be done soon. What cannot, as to a full disk or a terminal that is
+/// gone, is nobody's loss: above all it must neither end a sandbox nor hold up its end.
+fn complain(bytes: &[u8]) {
+    const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    // Not by way of `io::stderr()`: whoever shows a command's output has its lock while nobody reads that.
+    let stderr = rustix::stdio::stderr();
+    // A pipe that takes anything takes so much.
+    for piece in bytes.chunks(PIPE_BUF) {
+        let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+        if !poll(&mut ready, Some(&PATIENCE)).is_ok_and(|ready| ready > 0) || write(stderr, piece).is_err() {
+            return;
+        }
+    }
+}
+
+/// `PIPE_BUF` of `<linux/limits.h>`.
+const PIPE_BUF: usize = 4096;
+
+/// [`complain`] for those who write.
+pub(crate) struct Complaints;
+
+impl io::Write for Complaints {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        complain(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether standard error is no longer that of whoever started this process.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Standard error is our own now.
+pub(crate) fn leave() {
+    LEFT.store(true, Ordering::Relaxed);
+}
+
+/// Whether it is.
+pub(crate) fn has_left() -> bool {
+    LEFT.load(Ordering::Relaxed)
 }
 
 /// As much of a text as anybody would read, without what plays with a terminal: a sandbox, or whoever answers

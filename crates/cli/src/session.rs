@@ -7,6 +7,7 @@ pub(crate) mod remote;
 use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use sandbox::agent::{AgentError, Ended, Source, WindowSize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -175,23 +176,28 @@ enum Shown {
     ReaderGone,
 }
 
-/// Writes the command's output to ours until it ends; nowhere if nobody is connected, since the log has it.
-/// Writes block the worker thread that they are on, and with it, by credit, the command.
-async fn show(mut output: impl Output, detached: bool) -> Result<Shown, Error> {
+/// Writes the command's output to ours until it ends. In the background only its standard error is shown, until
+/// whoever started it has been told that it runs: the log has the rest. Writes block the worker thread that they are on, and with it, by credit, the command.
+async fn show(mut written: impl Output, detached: bool) -> Result<Shown, Error> {
     let mut buffer = Vec::new();
     loop {
-        let source = match output.next(&mut buffer).await? {
-            Event::Wrote(_) if detached => continue,
+        let source = match written.next(&mut buffer).await? {
+            Event::Wrote(Source::Stdout) if detached => continue,
+            Event::Wrote(Source::Stderr) if detached && output::has_left() => continue,
             Event::Wrote(source) => source,
             Event::Ended(attended) => return Ok(Shown::Ended(attended)),
         };
-        let written = tokio::task::block_in_place(|| write(source, &buffer));
-        match written {
+        match tokio::task::block_in_place(|| write(source, &buffer)) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Shown::ReaderGone),
+            Err(error) if is_gone(&error) => return Ok(Shown::ReaderGone),
             Err(error) => return Err(Error::Own(Failure::io("cannot pass on the command's output", error))),
         }
     }
+}
+
+/// Whether there is no reader any more, nor the terminal that was one.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe || error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
 fn write(source: Source, bytes: &[u8]) -> io::Result<()> {

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout};
 
 use crate::failure::Failure;
+use crate::output;
 
 /// The signals that end a program, caught for as long as this lives.
 pub(crate) struct Signals {
@@ -16,6 +17,8 @@ pub(crate) struct Signals {
     terminate: Signal,
     hangup: Signal,
     quit: Signal,
+    /// When the last came.
+    last: Option<Instant>,
 }
 
 impl Signals {
@@ -36,6 +39,7 @@ impl Signals {
                 terminate: signal(terminate)?,
                 hangup: signal(hangup)?,
                 quit: signal(quit)?,
+                last: None,
             })
         })?
     }
@@ -48,6 +52,7 @@ impl Signals {
             _ = self.hangup.recv() => SignalKind::hangup(),
             _ = self.quit.recv() => SignalKind::quit(),
         };
+        self.last = Some(Instant::now());
         kind.as_raw_value()
     }
 }
@@ -67,8 +72,20 @@ const SAME_WISH: Duration = Duration::from_secs(1);
 /// Waits until somebody who has asked for the end of something asks for it again. The end of a terminal is
 /// not more than that.
 pub(crate) async fn insistence(signals: &mut Signals) {
-    let begun = Instant::now();
-    while signals.next().await == SignalKind::hangup().as_raw_value() || begun.elapsed() < SAME_WISH {}
+    loop {
+        let before = signals.last;
+        let number = signals.next().await;
+        if number == SignalKind::hangup().as_raw_value() {
+            continue;
+        }
+        match before {
+            Some(before) if before.elapsed() >= SAME_WISH => return,
+            Some(_) => {}
+            None => {
+                output::say("matchlock: the sandbox is ending; once more, and its guest is not waited for");
+            }
+        }
+    }
 }
 
 /// How far a failure may be ahead of the signal behind it: Ctrl-C also ends whoever feeds us through a

@@ -21,7 +21,7 @@ use crate::timings::Timings;
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How far a guest has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reached {
     /// The VMM runs; the guest kernel has not started our `/init` yet.
     VmStarted,
@@ -73,6 +73,12 @@ pub enum BootError {
         reached: Reached,
         /// Why.
         source: ChannelError,
+    },
+    /// The guest says that it has come to where it was already: it is hostile.
+    #[error("the guest does not go on: {reached}")]
+    Backwards {
+        /// How far it had come.
+        reached: Reached,
     },
     /// The guest broke off or spoke nonsense.
     #[error("the boot conversation failed: {reached}")]
@@ -157,6 +163,10 @@ async fn steps(
     loop {
         match read_message(&mut stream).await.map_err(conversation(*reached))? {
             Progress::Reached { stage, .. } => {
+                // Each once and in order: what is said is noted.
+                if Reached::Guest(stage) <= *reached {
+                    return Err(BootError::Backwards { reached: *reached });
+                }
                 *reached = Reached::Guest(stage);
                 timings.mark(match stage {
                     Stage::Configured => "guest configuration",
@@ -176,4 +186,59 @@ async fn steps(
 
 fn conversation(reached: Reached) -> impl FnOnce(AgentError) -> BootError {
     move |source| BootError::Conversation { reached, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::boot::Root;
+    use proto::frame::{HEADER_LEN, Header};
+    use proto::message;
+    use proto::mux::{Mux, Side};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// A guest that says all of this at once, and hears nothing.
+    async fn guest(mut socket: UnixStream, said: Vec<u8>) {
+        let mut mux = Mux::new(Side::Guest);
+        let (stream, open) = mux.open(Port::Boot as u32).unwrap();
+        socket.write_all(&open.encode()).await.unwrap();
+        let data = mux.send(stream, said.len()).unwrap().expect("there is credit for a few messages");
+        assert_eq!(data.payload_len(), said.len());
+        socket.write_all(&[&data.encode()[..], &said].concat()).await.unwrap();
+        let mut header = [0; HEADER_LEN];
+        while socket.read_exact(&mut header).await.is_ok() {
+            let mut payload = vec![0; Header::decode(&header).unwrap().payload_len()];
+            socket.read_exact(&mut payload).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_comes_to_the_same_place_again_is_not_followed() {
+        let (host, theirs) = UnixStream::pair().unwrap();
+        let reached = |stage| message::encode(&Progress::Reached { stage, uptime_us: 0 }).unwrap();
+        let hello = message::encode(&Hello { version: VERSION, uptime_us: 0 }).unwrap();
+        let said = [hello, reached(Stage::RootMounted), reached(Stage::RootMounted)].concat();
+        tokio::spawn(guest(theirs, said));
+        let channel = Channel::new(host, &[Port::Boot]);
+        let mut timings = Timings::start();
+        let config = || BootConfig {
+            hostname: "guest".into(),
+            hosts: Vec::new(),
+            dns_servers: Vec::new(),
+            clock_unix_ns: 0,
+            entropy: Vec::new(),
+            disks: Vec::new(),
+            root: Root { layers: Vec::new(), scratch: String::new(), durable: false },
+            mounts: Vec::new(),
+            cpu_quota_millis: None,
+            network: None,
+            certificate: None,
+        };
+        let error = converse(&channel, config, &mut timings).await.unwrap_err();
+        let reached = Reached::Guest(Stage::RootMounted);
+        assert!(matches!(error, BootError::Backwards { reached: at } if at == reached), "{error:?}");
+        assert_eq!(timings.stages().len(), 2);
+    }
 }

@@ -202,8 +202,8 @@ fn kvm_fix(reason: &KvmUnusable) -> &'static str {
     }
 }
 
-/// Boots a VM without disks, and with a network interface that leads nowhere, until its guest says hello; tells how long that took and which walls
-/// stood around it.
+/// Boots a VM without disks, and with a network interface that leads nowhere, until its guest says hello; tells
+/// how long that took and which walls stood around it.
 async fn try_boot(driver: &Driver, kernel: &Path) -> Vec<Finding> {
     let subject = "test VM";
     let directory = std::env::temp_dir().join(format!("matchlock-diagnose-{}", std::process::id()));

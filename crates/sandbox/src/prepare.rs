@@ -231,14 +231,17 @@ fn kvm_device(facts: &Facts) -> Step {
     step("/dev/kvm", check)
 }
 
-/// Modules come by themselves on most hosts, so they are listed only where nothing brings them.
+/// Modules come by themselves on most hosts: only those are listed that nothing brings, and those that stand in
+/// our list already.
 fn modules_at_boot(facts: &Facts) -> Step {
     let listed = |name: &str| facts.modules_at_boot.iter().any(|module| module == name);
-    let tun = facts.tun.is_withheld() || facts.tun.on_demand || listed("tun");
-    let kvm = facts.kvm_module.filter(|name| !facts.kvm.driver && !listed(name));
-    let check = unless(tun && kvm.is_none(), || {
-        let names = ["tun"].into_iter().chain(facts.kvm_module);
-        vec![write(MODULES, &names.map(|name| format!("{name}\n")).collect::<String>())]
+    let comes = facts.tun.is_withheld() || facts.tun.on_demand || listed("tun");
+    let mut modules = vec![("tun", !comes)];
+    modules.extend(facts.kvm_module.map(|name| (name, !facts.kvm.driver && !listed(name))));
+    let check = unless(modules.iter().all(|(_, missing)| !missing), || {
+        let ours = |name: &str| facts.modules.lines().any(|line| line == name);
+        let kept = modules.iter().filter(|(name, missing)| *missing || ours(name));
+        vec![write(MODULES, &kept.map(|(name, _)| format!("{name}\n")).collect::<String>())]
     });
     step("modules after a reboot", check)
 }

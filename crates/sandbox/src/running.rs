@@ -213,9 +213,13 @@ impl Sandbox {
             Why::Failed(error) => tenure.blame(error),
         }
         tenure.begin_to_end();
+        let margin = match grace {
+            Some(_) if self.durable => UNMOUNT_MARGIN,
+            _ => POWER_OFF_MARGIN,
+        };
         if let Some(grace) = grace.or(self.durable.then_some(Duration::ZERO)) {
             tokio::select! {
-                () = self.power_off(grace) => {}
+                () = self.power_off(grace, margin) => {}
                 () = impatience => tracing::debug!("nobody waits for the guest"),
             }
         }
@@ -230,8 +234,7 @@ impl Sandbox {
     }
 
     /// Asks the guest to power off, and waits until it has, or has had its time.
-    async fn power_off(&self, grace: Duration) {
-        let margin = if self.durable { UNMOUNT_MARGIN } else { POWER_OFF_MARGIN };
+    async fn power_off(&self, grace: Duration, margin: Duration) {
         let powered_off = async {
             // A guest that hangs does not even take the question.
             if self.booted.lock().await.power_off(grace).await.is_ok() {

@@ -156,10 +156,10 @@ impl Explain for VmmError {
                 Some("try `--backend qemu`, and look what the program in PATH is".to_owned())
             }
             Self::Spawn { source: SpawnError::Namespaces(_), .. } => {
-                Some("`matchlock diagnose` says how to allow user namespaces; or use --backend qemu".to_owned())
+                Some("see user namespaces in `matchlock diagnose`; or use --backend qemu".to_owned())
             }
             Self::Spawn { source: SpawnError::Tap(_), .. } => Some(
-                "`matchlock diagnose` looks at /dev/net/tun; do without (--no-network), or use --backend qemu"
+                "see /dev/net/tun in `matchlock diagnose`; do without (--no-network), or use --backend qemu"
                     .to_owned(),
             ),
             Self::Spawn { vmm: crate::firecracker::NAME, source: SpawnError::Exec(..) } => {
@@ -189,8 +189,7 @@ fn or_by_qemu(vmm: &str, otherwise: &str) -> String {
 #[must_use]
 pub fn kvm_fix(reason: &KvmUnusable) -> &'static str {
     match reason {
-        KvmUnusable::NoPermission => "`matchlock diagnose` says how to get it",
-        KvmUnusable::NoDevice => "`matchlock diagnose` says how to get it",
+        KvmUnusable::NoPermission | KvmUnusable::NoDevice => "see /dev/kvm in `matchlock diagnose`",
         KvmUnusable::NoCpuFlag | KvmUnusable::TooSlow(_) => {
             "use a host with hardware virtualization, or turn on nested virtualization for this VM"
         }

@@ -88,7 +88,6 @@ fn build(kernels: &Kernels, options: &BuildOptions) -> Outcome {
         ProgressStyle::with_template("{spinner} kernel: {msg} ({elapsed})")
             .expect("the template is a constant"),
     );
-    bar.enable_steady_tick(Duration::from_millis(100));
     let mut last = String::new();
     let progress = |progress| {
         let text = match progress {
@@ -105,7 +104,10 @@ fn build(kernels: &Kernels, options: &BuildOptions) -> Outcome {
         bar.set_message(text.clone());
         last = text;
     };
-    let kernel = signals::interruptible(async { Ok(kernels.build(options, progress).await?) })?;
+    let kernel = signals::interruptible(async {
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Ok(kernels.build(options, progress).await?)
+    })?;
     bar.finish_and_clear();
     output::line(&kernel.path.display().to_string())
 }

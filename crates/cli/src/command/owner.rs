@@ -152,6 +152,7 @@ fn own(args: &Args) -> Outcome {
 fn leave_terminal(directory: &Path) -> io::Result<()> {
     let complaints =
         File::options().append(true).create(true).mode(0o600).open(directory.join(COMPLAINTS))?;
+    output::leave();
     dup2_stderr(complaints)?;
     dup2_stdout(File::options().write(true).open("/dev/null")?)?;
     Ok(chdir("/")?)

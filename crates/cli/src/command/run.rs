@@ -291,11 +291,17 @@ fn report(timings: &Timings, format: TimingsFormat) {
 /// Seconds, fractions allowed.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "must be more than 0".to_owned())
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| OUT_OF_RANGE.to_owned())?;
+    match duration {
+        Duration::ZERO => Err("must be more than 0".to_owned()),
+        duration if duration > LONGEST => Err(OUT_OF_RANGE.to_owned()),
+        duration => Ok(duration),
+    }
 }
+
+/// The longest that anybody is waited for: a century, to which any time of this machine can be added.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const OUT_OF_RANGE: &str = "out of range: from 0 to a hundred years";
 
 /// A number with `ms`, `s`, `m` or `h`; without, seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -308,7 +314,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         unit => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
     };
-    Duration::try_from_secs_f64(number * unit).map_err(|_| "out of range".to_owned())
+    let duration = Duration::try_from_secs_f64(number * unit).ok();
+    duration.filter(|duration| *duration <= LONGEST).ok_or_else(|| OUT_OF_RANGE.to_owned())
 }
 
 #[cfg(test)]
@@ -321,10 +328,10 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        for wrong in ["", "s", "5x", "-1s", "1e400s"] {
+        for wrong in ["", "s", "5x", "-1s", "1e400s", "1e18h", "1e19"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
-        for wrong in ["0", "-1", "nan", "soon"] {
+        for wrong in ["0", "-1", "nan", "soon", "1e19", "inf"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }

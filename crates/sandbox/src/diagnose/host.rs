@@ -140,6 +140,7 @@ mod tests {
             kvm: Device { driver: true, node: Some(node), kept: true, on_demand: true },
             tun: Device { driver: false, node: None, kept: true, on_demand: true },
             modules_at_boot: Vec::new(),
+            modules: String::new(),
             rules: String::new(),
             accounts: Accounts {
                 passwd: "ada:x:1000:1000::/:\nbob:x:1001:1001::/:\n".into(),

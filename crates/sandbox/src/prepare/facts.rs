@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Accounts, GROUP, PROFILE, SYSCTL, UDEV};
+use super::{Accounts, GROUP, MODULES, PROFILE, SYSCTL, UDEV};
 
 /// Where `udev(7)` reads rules: of files of one name, the first counts.
 const RULES: [&str; 4] =
@@ -31,6 +31,8 @@ pub struct Facts {
     pub tun: Device,
     /// Modules that are built in, or listed to be loaded at boot.
     pub modules_at_boot: Vec<String>,
+    /// Our own list of modules to be loaded at boot.
+    pub modules: String,
     /// Our own file of rules for `udev(7)`.
     pub rules: String,
     /// Users and groups.
@@ -129,6 +131,7 @@ impl Facts {
             kvm: device("kvm", "/dev/kvm", |rule| rule.to_group || rule.to_all),
             tun: device("tun", "/dev/net/tun", |rule| rule.to_all),
             modules_at_boot: modules_at_boot(&(all(&LISTS, "conf") + &read("/etc/modules")), &builtin()),
+            modules: read(MODULES),
             rules: read(UDEV),
             accounts: Accounts::read(),
             namespaces: Namespaces {

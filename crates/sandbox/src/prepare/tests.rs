@@ -28,6 +28,7 @@ fn prepared() -> Facts {
         kvm: there(Node { group: KVM, mode: 0o660 }),
         tun: there(Node { group: 0, mode: 0o666 }),
         modules_at_boot: Vec::new(),
+        modules: String::new(),
         rules: String::new(),
         accounts: accounts(),
         namespaces: Namespaces { clone: None, max: Some(30_000), configured: String::new() },
@@ -194,6 +195,11 @@ fn tun_is_listed_only_where_nothing_loads_it() {
     assert_eq!(only(&Facts { tun, ..prepared() }).0, "modules after a reboot");
     let listed = Facts { tun, modules_at_boot: vec!["tun".into()], ..prepared() };
     assert_eq!(missing(&listed), []);
+    let kvm = Device { driver: false, node: None, ..prepared().kvm };
+    let list = |facts: &Facts| missing(facts)[0].1[0].clone();
+    assert!(!list(&Facts { kvm, ..prepared() }).contains("tun"));
+    let ours = Facts { kvm, modules: format!("{HEADER}tun\n"), ..listed };
+    assert!(list(&ours).contains("' tun kvm_intel |"), "what stands in our list stays there");
 }
 
 #[test]
