@@ -1,5 +1,7 @@
 //! Extended attributes as stored behind an inode: `struct erofs_xattr_ibody_header`, then entries.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 const HEADER: usize = 12;
@@ -40,24 +42,34 @@ pub struct Xattrs {
 }
 
 impl Xattrs {
-    /// Sets an attribute, by its full name; the last one set of a name counts. Tells whether it
-    /// was: the names that Linux's EROFS cannot hold (of other systems, or of file systems) are
-    /// left out.
+    /// A file's attributes, by their full names. The names that Linux's EROFS cannot hold (of other
+    /// systems, or of file systems) are left out.
+    ///
+    /// They come as a map, since one file of a layer may have 30,000: looking for each name among those
+    /// stored before it would take a minute.
     ///
     /// # Errors
-    /// Too long, or too many.
-    pub fn set(&mut self, name: &[u8], value: &[u8]) -> Result<bool, XattrError> {
-        let Some((index, rest)) = split(name) else { return Ok(false) };
+    /// The first that is too long or one too many, and its name.
+    pub fn of<'a>(attributes: &BTreeMap<&'a [u8], &[u8]>) -> Result<Self, (&'a [u8], XattrError)> {
+        let mut xattrs = Self::default();
+        for (name, value) in attributes {
+            xattrs.append(name, value).map_err(|error| (*name, error))?;
+        }
+        Ok(xattrs)
+    }
+
+    /// Adds an attribute that is not there yet.
+    fn append(&mut self, name: &[u8], value: &[u8]) -> Result<(), XattrError> {
+        let Some((index, rest)) = split(name) else { return Ok(()) };
         let (Ok(name_len), Ok(value_len)) = (u8::try_from(rest.len()), u16::try_from(value.len())) else {
             return Err(XattrError::TooLong);
         };
-        self.remove(name);
         self.entries.extend([name_len, index]);
         self.entries.extend(value_len.to_le_bytes());
         self.entries.extend(rest);
         self.entries.extend(value);
         self.entries.resize(self.entries.len().next_multiple_of(ENTRY), 0);
-        if HEADER + self.entries.len() > MAX_STORED { Err(XattrError::TooMany) } else { Ok(true) }
+        if HEADER + self.entries.len() > MAX_STORED { Err(XattrError::TooMany) } else { Ok(()) }
     }
 
     /// Marks a directory as opaque.
@@ -65,18 +77,26 @@ impl Xattrs {
     /// # Errors
     /// No room for the mark.
     pub fn set_opaque(&mut self) -> Result<(), XattrError> {
-        self.set(OPAQUE, b"y").map(drop)
+        self.clear_opaque();
+        self.append(OPAQUE, b"y")
     }
 
     /// Takes the mark away.
     pub fn clear_opaque(&mut self) {
-        self.remove(OPAQUE);
+        let mut end = 0;
+        let found = Raw(&self.entries).flatten().find_map(|entry| {
+            end += entry.size;
+            entry.is(OPAQUE).then(|| end - entry.size..end)
+        });
+        if let Some(range) = found {
+            self.entries.drain(range);
+        }
     }
 
     /// Whether overlayfs takes the directory with these attributes for an opaque one.
     #[must_use]
     pub fn is_opaque(&self) -> bool {
-        self.iter().any(|(name, value)| name == OPAQUE && value == b"y")
+        Raw(&self.entries).flatten().any(|entry| entry.is(OPAQUE) && entry.value == b"y")
     }
 
     /// Full names and values.
@@ -88,18 +108,6 @@ impl Xattrs {
     #[must_use]
     pub fn size(&self) -> usize {
         self.entries.len()
-    }
-
-    fn remove(&mut self, name: &[u8]) {
-        let position = Raw(&self.entries).flatten().scan(0, |start, entry| {
-            let range = *start..*start + entry.size;
-            *start += entry.size;
-            Some((range, entry.name()))
-        });
-        let found = position.into_iter().find(|(_, other)| other == name).map(|(range, _)| range);
-        if let Some(range) = found {
-            self.entries.drain(range);
-        }
     }
 
     /// The on-disk `i_xattr_icount`.
@@ -154,6 +162,11 @@ impl RawEntry<'_> {
     fn name(&self) -> Vec<u8> {
         [self.prefix, self.rest].concat()
     }
+
+    /// Whether it has this full name.
+    fn is(&self, name: &[u8]) -> bool {
+        name.strip_prefix(self.prefix) == Some(self.rest)
+    }
 }
 
 /// Iterates over stored entries; a damaged one is `None`, and the last.
@@ -187,28 +200,21 @@ impl<'a> Iterator for Raw<'a> {
 mod tests {
     use super::*;
 
-    fn listed(xattrs: &Xattrs) -> Vec<(Vec<u8>, Vec<u8>)> {
-        xattrs.iter().map(|(name, value)| (name, value.to_vec())).collect()
+    fn of(attributes: &[(&'static [u8], &[u8])]) -> Result<Xattrs, (&'static [u8], XattrError)> {
+        Xattrs::of(&attributes.iter().copied().collect())
     }
 
     #[test]
-    fn attributes_survive_storing_and_the_last_of_a_name_counts() {
-        let mut xattrs = Xattrs::default();
-        assert_eq!(xattrs, Xattrs::default());
-        for (name, value) in [
-            (&b"user.a"[..], &b"first"[..]),
-            (b"security.capability", &[1, 0, 0, 2, 0, 255]),
+    fn attributes_survive_storing() {
+        assert_eq!(of(&[]), Ok(Xattrs::default()));
+        let attributes = [
+            (&b"security.capability"[..], &[1, 0, 0, 2, 0, 255][..]),
             (b"system.posix_acl_access", &[2, 0, 0, 0]),
-            (b"user.a", b"second"),
-        ] {
-            assert_eq!(xattrs.set(name, value), Ok(true));
-        }
-        let expected = [
-            (b"security.capability".to_vec(), vec![1, 0, 0, 2, 0, 255]),
-            (b"system.posix_acl_access".to_vec(), vec![2, 0, 0, 0]),
-            (b"user.a".to_vec(), b"second".to_vec()),
+            (b"user.a", b"value"),
         ];
-        assert_eq!(listed(&xattrs), expected);
+        let xattrs = of(&attributes).unwrap();
+        let listed: Vec<(Vec<u8>, &[u8])> = xattrs.iter().collect();
+        assert_eq!(listed, attributes.map(|(name, value)| (name.to_vec(), value)));
         let mut body = Vec::new();
         xattrs.store(&mut body);
         assert_eq!(body.len(), stored_size(xattrs.count()));
@@ -217,38 +223,38 @@ mod tests {
 
     #[test]
     fn names_of_no_linux_namespace_are_left_out() {
-        let mut xattrs = Xattrs::default();
         for name in [&b"com.apple.quarantine"[..], b"user.", b"system.posix_acl_access2", b"system.nfs4", b""]
         {
-            assert_eq!(xattrs.set(name, b"x"), Ok(false));
+            assert_eq!(of(&[(name, b"x")]), Ok(Xattrs::default()));
         }
-        assert_eq!(xattrs.count(), 0);
     }
 
     #[test]
     fn too_long_and_too_many_are_refused() {
-        let mut xattrs = Xattrs::default();
-        assert_eq!(xattrs.set(&[b"user.".as_slice(), &[b'n'; 256]].concat(), b""), Err(XattrError::TooLong));
-        assert_eq!(xattrs.set(b"user.v", &vec![0; 65536]), Err(XattrError::TooLong));
-        for name in [b"user.1", b"user.2", b"user.3"] {
-            assert_eq!(xattrs.set(name, &vec![0; 65535]), Ok(true));
-        }
-        assert_eq!(xattrs.set(b"user.4", &vec![0; 65535]), Err(XattrError::TooMany));
+        let long_name = [b"user.".as_slice(), &[b'n'; 256]].concat().leak();
+        assert_eq!(of(&[(long_name, b"")]), Err((&*long_name, XattrError::TooLong)));
+        assert_eq!(of(&[(b"user.v", &vec![0; 65536])]), Err((&b"user.v"[..], XattrError::TooLong)));
+        let value = vec![0; 65535];
+        let four = [&b"user.1"[..], b"user.2", b"user.3", b"user.4"].map(|name| (name, &value[..]));
+        assert!(of(&four[..3]).is_ok());
+        assert_eq!(of(&four), Err((&b"user.4"[..], XattrError::TooMany)));
     }
 
     #[test]
     fn the_opaque_mark_can_be_set_and_taken_away() {
-        let mut xattrs = Xattrs::default();
-        xattrs.set_opaque().unwrap();
-        assert!(xattrs.is_opaque());
+        let plain = of(&[(b"security.a", b"1"), (b"user.z", b"2")]).unwrap();
+        let mut xattrs = plain.clone();
+        for _ in 0..2 {
+            xattrs.set_opaque().unwrap();
+            assert!(xattrs.is_opaque());
+        }
         xattrs.clear_opaque();
-        assert_eq!(xattrs, Xattrs::default());
+        assert_eq!(xattrs, plain);
     }
 
     #[test]
     fn damaged_bodies_are_noticed() {
-        let mut xattrs = Xattrs::default();
-        xattrs.set(b"user.name", b"value").unwrap();
+        let xattrs = of(&[(b"user.name", b"value")]).unwrap();
         let mut body = Vec::new();
         xattrs.store(&mut body);
         for (offset, byte) in [(0, 1), (4, 1), (HEADER, 200), (HEADER + 1, 5), (HEADER + 2, 255)] {

@@ -17,6 +17,10 @@ const BLOCK: u64 = 512;
 /// The most entries of an archive of images: 250 layers make about 800.
 const MAX_MEMBERS: usize = 100_000;
 
+/// The most bytes of all their names and link targets, which are kept in memory: each can be as long
+/// as an extended header.
+const MAX_NAMES: usize = 16 << 20;
+
 /// The most bytes of one extended header.
 const MAX_EXTENDED: u64 = 1 << 20;
 
@@ -38,6 +42,9 @@ pub enum ArchiveError {
     /// More entries than an archive of images has.
     #[error("the archive has more than {MAX_MEMBERS} entries")]
     TooMany,
+    /// Longer names than an archive of images has.
+    #[error("the names and links in the archive are longer than {} MiB together", MAX_NAMES >> 20)]
+    LongNames,
     /// Links that lead nowhere, or round in a circle.
     #[error("{0:?} in the archive is a link that leads to no file")]
     Link(String),
@@ -47,7 +54,7 @@ impl Explain for ArchiveError {
     fn kind(&self) -> Kind {
         match self {
             Self::Read(error) => api::error::io_kind(error),
-            Self::TooMany => Kind::LimitExceeded,
+            Self::TooMany | Self::LongNames => Kind::LimitExceeded,
             Self::Truncated | Self::Malformed(_) | Self::Link(_) => Kind::Corrupt,
         }
     }
@@ -91,6 +98,16 @@ enum Place {
     /// Another name.
     HardLink(Vec<u8>),
     Nowhere,
+}
+
+impl Place {
+    /// The other name, of a link.
+    fn target(&self) -> Option<&[u8]> {
+        match self {
+            Self::Symlink(target) | Self::HardLink(target) => Some(target),
+            Self::File { .. } | Self::Nowhere => None,
+        }
+    }
 }
 
 /// The entries of a tar, one after the other, their content passed over.
@@ -209,6 +226,7 @@ impl<'a> Archive<'a> {
     pub(super) fn index(file: &'a File) -> Result<Self, ArchiveError> {
         let length = file.metadata().map_err(ArchiveError::Read)?.len();
         let mut places = HashMap::new();
+        let mut room = MAX_NAMES;
         let mut members = Members::of(file);
         while let Some(Member { name, place }) = members.next()? {
             if let Place::File { offset, length: stored } = place
@@ -221,6 +239,8 @@ impl<'a> Archive<'a> {
             }
             // What has no name that an image could refer to is left out.
             if let Some(name) = std::str::from_utf8(&name).ok().and_then(|name| resolve("", name)) {
+                let kept = name.len() + place.target().map_or(0, <[u8]>::len);
+                room = room.checked_sub(kept).ok_or(ArchiveError::LongNames)?;
                 places.insert(name, place);
             }
         }

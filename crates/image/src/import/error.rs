@@ -97,12 +97,10 @@ impl Explain for ImportError {
                 api::error::io_kind(source)
             }
             Self::NoSuchImage { .. } => Kind::NotFound,
-            Self::Empty
-            | Self::NoImages
-            | Self::Decompress(_)
-            | Self::Archive(_)
-            | Self::Missing(_)
-            | Self::Digest { .. } => Kind::Corrupt,
+            Self::Empty | Self::NoImages | Self::Decompress(_) | Self::Missing(_) | Self::Digest { .. } => {
+                Kind::Corrupt
+            }
+            Self::Archive(error) => error.kind(),
             Self::Bomb(_) | Self::TooLarge(_) => Kind::LimitExceeded,
             Self::Document(error) => error.kind(),
             Self::Layer(error) => error.kind(),
@@ -121,6 +119,7 @@ impl Explain for ImportError {
             Self::Empty => {
                 Some("give a file, or pipe an image in: docker save app | matchlock image import app".into())
             }
+            Self::Archive(error) if error.kind() != Kind::Corrupt => None,
             Self::Decompress(_)
             | Self::Archive(_)
             | Self::Missing(_)

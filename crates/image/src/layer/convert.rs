@@ -7,6 +7,7 @@
 //! Nothing is followed: an entry beneath a symbolic link of the same layer is an error, since
 //! only an attack or a broken writer makes one. (Docker resolves the link within the root.)
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -204,15 +205,16 @@ impl Layer<'_> {
 
 /// The attributes of an entry that Linux can have and that are the image's business.
 fn xattrs(entry: &Entry) -> Result<Xattrs, LayerError> {
-    let mut xattrs = Xattrs::default();
+    let mut attributes = BTreeMap::new();
     for (name, value) in entry.xattrs.iter().filter(|(name, _)| !name.starts_with(OVERLAY_XATTRS)) {
-        xattrs.set(name, value).map_err(|source| LayerError::Xattr {
-            path: shown(&entry.path),
-            name: shown(name),
-            source,
-        })?;
+        // The last one of a name counts.
+        attributes.insert(&name[..], &value[..]);
     }
-    Ok(xattrs)
+    Xattrs::of(&attributes).map_err(|(name, source)| LayerError::Xattr {
+        path: shown(&entry.path),
+        name: shown(name),
+        source,
+    })
 }
 
 fn node<'a>(entry: &Entry, xattrs: &'a Xattrs) -> Node<'a> {

@@ -33,8 +33,8 @@ pub struct Merged {
 /// whiteouts nor opaque directories left. After an error `out` holds no valid image; its removal,
 /// like `fsync`, is the caller's.
 ///
-/// `progress` hears how many bytes of content and names were copied so far, about once per MiB, and stops
-/// the merge by `ControlFlow::Break`.
+/// `progress` hears how many bytes of content, names and attributes were copied so far, about once per
+/// MiB, and stops the merge by `ControlFlow::Break`.
 ///
 /// # Errors
 /// A damaged image, a limit, a failing disk.
@@ -301,6 +301,7 @@ impl Merge<'_, '_> {
     fn leaf(&mut self, layer: usize, inode: &Inode) -> Result<Nid, LayerError> {
         let image = &self.images[layer];
         let xattrs = self.xattrs(layer, inode)?;
+        self.tell(xattrs.size() as u64)?;
         let node = Node { attributes: inode.attributes, xattrs: &xattrs };
         match inode.kind {
             FileType::Regular => self.file(layer, inode, node),

@@ -11,6 +11,7 @@ use super::retry::Retries;
 use super::{Client, RegistryError, check_digest};
 use crate::digest::Digest;
 use crate::document::Descriptor;
+use crate::layer::Limits;
 
 /// So much progress between two failures makes the count of failures start anew.
 const PROGRESS: u64 = 1 << 20;
@@ -25,13 +26,18 @@ struct Partial<'a> {
 impl Client {
     /// Writes a blob to an empty file, and rewinds it. `heard` is told how many bytes there are.
     ///
-    /// On success the file has exactly the bytes of the blob's digest; after an error, anything.
+    /// A blob that is too large as a layer even before it is decompressed is not asked for: the manifest
+    /// alone would decide how much of the disk it fills. On success the file has exactly the bytes of the blob's digest; after an error, anything.
     pub(crate) async fn download(
         &self,
         blob: &Descriptor,
         file: &mut File,
         heard: impl Fn(u64) + Send,
     ) -> Result<(), RegistryError> {
+        let limit = Limits::default().expanded_bytes;
+        if blob.size > limit {
+            return Err(RegistryError::LayerTooLarge { digest: blob.digest, size: blob.size, limit });
+        }
         let mut partial = Partial { file, hash: Sha256::new(), done: 0 };
         let mut retries = Retries::further();
         while partial.done < blob.size {

@@ -125,6 +125,16 @@ pub enum RegistryError {
         /// What.
         what: String,
     },
+    /// A layer that has, as the manifest says, more bytes than any may have.
+    #[error("layer {digest} has {size} bytes, more than the {limit} that a layer may have")]
+    LayerTooLarge {
+        /// Which.
+        digest: Digest,
+        /// Length by the manifest.
+        size: u64,
+        /// The most that it may be.
+        limit: u64,
+    },
     /// Bytes of another digest than asked for.
     #[error("the {what} from the registry is not what was asked for: expected {expected}, got {actual}")]
     Digest {
@@ -200,7 +210,7 @@ impl Explain for RegistryError {
             Self::NotAHost { .. } => Kind::InvalidInput,
             Self::Denied { .. } | Self::Credentials(_) => Kind::Denied,
             Self::NotFound { .. } => Kind::NotFound,
-            Self::TooLarge { .. } => Kind::LimitExceeded,
+            Self::TooLarge { .. } | Self::LayerTooLarge { .. } => Kind::LimitExceeded,
             Self::Digest { .. } | Self::Oversize { .. } => Kind::Corrupt,
             Self::Disk(error) => api::error::io_kind(error),
         }
@@ -230,6 +240,7 @@ impl Explain for RegistryError {
             Self::Digest { .. } | Self::Oversize { .. } => Some(
                 "the registry or something on the way to it altered the data: try again, and tell who runs it".into(),
             ),
+            Self::LayerTooLarge { .. } => Some("split the layer into smaller ones".into()),
             Self::Disk(error) => disk_hint(error),
             Self::NotAHost { .. } | Self::Redirect { .. } | Self::Challenge { .. } | Self::TooLarge { .. } => None,
         }

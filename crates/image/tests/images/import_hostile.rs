@@ -7,10 +7,11 @@ use std::process::Stdio;
 use api::{Explain, Kind};
 use image::IngestError;
 use image::document::DocumentError;
-use image::import::{ImportError, ImportOptions, Input};
+use image::import::{ArchiveError, ImportError, ImportOptions, Input};
 use image::progress::Silent;
 use image::store::{Cancel, Store};
 use serde_json::json;
+use tar::EntryType;
 use tempfile::TempDir;
 
 use crate::child;
@@ -154,6 +155,30 @@ fn documents_that_lie_are_refused() {
     other.write_layout(&layout, "it");
     let error = import_with(&folder, Input::Path(layout), &tag("a")).unwrap_err();
     assert!(matches!(error, ImportError::Document(DocumentError::WrongPlatform { .. })), "{error:?}");
+}
+
+#[test]
+fn names_and_links_of_an_archive_that_would_fill_memory_are_refused() {
+    let long = "n/".repeat(500_000);
+    for kind in [EntryType::Regular, EntryType::Symlink, EntryType::Link] {
+        let mut builder = tar::Builder::new(Vec::new());
+        // By its name it is looked up in, not converted as it comes.
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        builder.append_data(&mut header, "oci-layout", io::empty()).unwrap();
+        header.set_entry_type(kind);
+        for n in 0..20 {
+            if kind == EntryType::Regular {
+                builder.append_data(&mut header, format!("blobs/{n}/{long}"), io::empty()).unwrap();
+            } else {
+                builder.append_link(&mut header, format!("blobs/{n}"), &long).unwrap();
+            }
+        }
+        let error = fails(compress(&builder.into_inner().unwrap(), Compression::Zstd));
+        assert!(matches!(error, ImportError::Archive(ArchiveError::LongNames)), "{kind:?}");
+        assert_eq!(error.kind(), Kind::LimitExceeded);
+        assert_eq!(error.hint(), None, "it is not damaged");
+    }
 }
 
 #[test]

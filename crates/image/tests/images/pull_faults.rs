@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 use api::{Explain, Kind};
 use image::IngestError;
 use image::document::DocumentError;
+use image::layer::Limits;
 use image::progress::Event;
 use image::pull::{PullError, PullOptions};
 use image::registry::RegistryError;
 use image::store::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::example::{Blob, Compression, Example, OCI_CONFIG, layers_in, leftovers, noise, tar_of};
+use crate::example::{
+    Blob, Compression, Example, OCI_CONFIG, OCI_MANIFEST, layers_in, leftovers, noise, tar_of,
+};
 use crate::pull::{options, pull};
 use crate::server::{Reply, Request, Server, serve};
 
@@ -212,6 +215,24 @@ async fn more_bytes_than_declared_are_not_taken() {
     let huge = |_: &Request, _| Some(Reply::new(200, vec![b' '; 5 << 20]));
     let error = fails(&example, huge).await;
     assert_eq!(error.kind(), Kind::LimitExceeded, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_layer_larger_than_any_may_be_is_not_even_asked_for() {
+    let most = Limits::default().expanded_bytes;
+    for size in [most + 1, u64::MAX] {
+        let mut example = Example::small();
+        let mut manifest: Value = serde_json::from_slice(&example.manifest.bytes).unwrap();
+        manifest["layers"][0]["size"] = size.into();
+        example.manifest = Blob::json(OCI_MANIFEST, &manifest);
+        let server = Server::registry(&example, |_, _| None);
+        let folder = tempfile::tempdir().unwrap();
+        let error = pull(folder.path(), &format!("{}/app:1", server.host()), &options()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::LimitExceeded, "{error:?}");
+        assert!(error.to_string().contains(&format!("{size} bytes")), "{error}");
+        assert!(server.requests(&example.layers[0].digest().to_string()).is_empty());
+        assert_nothing(folder.path());
+    }
 }
 
 #[tokio::test]

@@ -111,3 +111,14 @@ fn limits_and_cancelling_stop_a_merge() {
     let nothing = merge(&[], &mut tempfile::tempfile().unwrap(), &few, &mut |_| ControlFlow::Continue(()));
     assert!(matches!(nothing, Err(LayerError::NoLayers)));
 }
+
+#[test]
+fn empty_files_that_are_nothing_but_attributes_do_not_keep_a_merge_from_being_cancelled() {
+    let files: Vec<Item> = (0..20)
+        .map(|n| Item::file(n.to_string(), "").pax("SCHILY.xattr.user.x", vec![b'x'; 60_000]))
+        .collect();
+    let layer = converted(&files).file.reopen().unwrap();
+    let mut out = tempfile::tempfile().unwrap();
+    let stopped = merge(&[layer], &mut out, &Limits::default(), &mut |_| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(LayerError::Cancelled)), "{stopped:?}");
+}

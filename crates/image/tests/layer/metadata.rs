@@ -63,6 +63,7 @@ fn xattrs_keep_their_bytes_and_overlayfs_own_are_left_out() {
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, b'=', b'\n', 0, 0, 0, 0, 0, 0];
     let item = Item::file("ping", "x")
         .pax("SCHILY.xattr.security.capability", capability)
+        .pax("SCHILY.xattr.user.big", "taken back")
         .pax("SCHILY.xattr.user.big", [b'b'; 9000])
         .pax("SCHILY.xattr.trusted.overlay.redirect", "/etc")
         .pax("SCHILY.xattr.com.apple.provenance", "x");
