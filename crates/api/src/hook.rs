@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::network::{Action, Phase, Replacement, RuleSpec};
 
@@ -45,9 +45,10 @@ pub struct HookRequest {
     pub is_sse: bool,
 }
 
-/// The client's answer. A map that is there replaces the whole map: an empty one is not a missing one.
+/// The client's answer. A map that is there replaces the whole map: an empty one is not a missing one. A key
+/// that it cannot have is an error: whoever wrote it meant something, and it was not "allow".
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct HookReply {
     /// `allow` if missing.
     pub action: Option<Action>,
@@ -61,7 +62,7 @@ pub struct HookReply {
 
 /// Changes to a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct RequestChange {
     /// All of its headers.
     pub headers: Option<HeaderMap>,
@@ -73,11 +74,12 @@ pub struct RequestChange {
 
 /// Changes to a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ResponseChange {
     /// All of its headers.
     pub headers: Option<HeaderMap>,
     /// Texts to be replaced in its body.
+    #[serde(deserialize_with = "replacements")]
     pub body_replacements: Option<Vec<Replacement>>,
     /// All of its body, base64.
     pub set_body_base64: Option<String>,
@@ -105,4 +107,18 @@ impl Values {
             Self::Many(values) => values,
         }
     }
+}
+
+/// Replacements as clients write them, which leave out a `replace` that is empty.
+fn replacements<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Replacement>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Written {
+        find: String,
+        #[serde(default)]
+        replace: String,
+    }
+    let written: Option<Vec<Written>> = Option::deserialize(deserializer)?;
+    let replacement = |Written { find, replace }| Replacement { find, replace };
+    Ok(written.map(|all| all.into_iter().map(replacement).collect()))
 }

@@ -154,6 +154,7 @@ pub enum Action {
 pub struct Replacement {
     /// The text; not empty.
     pub find: String,
-    /// What takes its place.
+    /// What takes its place; clients leave out what is empty.
+    #[serde(default)]
     pub replace: String,
 }

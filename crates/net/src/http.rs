@@ -42,6 +42,11 @@ use record::Record;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
+/// Bytes that wait in one stream of HTTP/2 until the connection takes them: a piece or two, since each has
+/// room again once the connection has written it. Stops a peer that reads slowly from making us hold more in
+/// every stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// The largest head over HTTP/2, as it counts them (RFC 9113, 6.5.2). Stops a peer from making us buffer
 /// for ever.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
@@ -158,6 +163,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_OWN_RESETS)

@@ -229,7 +229,13 @@ impl Body for Answer {
     }
 }
 
-/// An error with what caused it, in one line.
+/// An error with what caused it, in one line, but without the words that a peer may end a connection of
+/// HTTP/2 with (RFC 9113, 6.8): nobody has looked for values of secrets in them. They are the last in the
+/// text, as Rust writes bytes in parentheses.
 pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
-    api::error::with_causes(error)
+    let mut text = api::error::with_causes(error);
+    if let Some(words) = text.find(" (b\"") {
+        text.truncate(words);
+    }
+    text
 }

@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use super::body::Upload;
-use super::{CONNECTION_WINDOW, MAX_HEADER_LIST, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, MAX_HEADER_LIST, SEND_BUFFER, STREAM_WINDOW};
 use crate::connect::{Alpn, Connect, ConnectError, Connected};
 
 /// The most idle connections kept: a guest that goes from host to host must not hold all of them.
@@ -244,6 +244,7 @@ impl Pool {
                     .initial_stream_window_size(STREAM_WINDOW)
                     .initial_connection_window_size(CONNECTION_WINDOW)
                     .max_header_list_size(MAX_HEADER_LIST)
+                    .max_send_buf_size(SEND_BUFFER)
                     .handshake(TokioIo::new(io))
                     .await
                     .map_err(SendError::Http)?;

@@ -168,13 +168,24 @@ impl World {
 
     /// A connection of the guest's: TLS to this host if there is one.
     fn connect(&self, https: Option<&str>, port: u16, version: Alpn) -> DuplexStream {
+        self.connect_by(Arc::clone(&self.upstreams) as Arc<dyn Connect>, https, port, version)
+    }
+
+    /// One whose upstreams are others.
+    fn connect_by(
+        &self,
+        upstream: Arc<dyn Connect>,
+        https: Option<&str>,
+        port: u16,
+        version: Alpn,
+    ) -> DuplexStream {
         let (guest, ours) = duplex(PIPE);
         let events = Arc::clone(&self.events);
         let session = Session {
             policy: self.policy.subscribe(),
             https: https.map(|host| Host::parse(host).unwrap()),
             destination: ([192, 0, 2, 1], port).into(),
-            upstream: Arc::clone(&self.upstreams) as Arc<dyn Connect>,
+            upstream,
             reporter: Reporter::new(move |event| events.lock().unwrap().push(event)),
             callback_socket: self.callback_socket.clone(),
             first: None,

@@ -49,11 +49,12 @@ impl Tunnel {
             let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(upstream));
             let up = copy(from_guest, to_upstream, |bytes| {
                 record.sent(bytes.len());
-                true
+                Ok(0)
             });
             let down = copy(from_upstream, to_guest, |bytes| {
                 record.received(bytes.len());
-                !scanner.as_mut().is_some_and(|scanner| scanner.feed(bytes))
+                let Some(scanner) = &mut scanner else { return Ok(0) };
+                if scanner.feed(bytes) { Err(TunnelError::Leak) } else { Ok(scanner.held()) }
             });
             tokio::try_join!(up, down).map(drop)
         };
@@ -75,23 +76,27 @@ impl Tunnel {
     }
 }
 
-/// Moves bytes that may pass to the end, and says that it is the end.
+/// Moves bytes to the end, and says that it is the end. `look` is shown all of them and says how many of the
+/// last must wait for those that follow.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut may_pass: impl FnMut(&[u8]) -> bool,
+    mut look: impl FnMut(&[u8]) -> Result<usize, TunnelError>,
 ) -> Result<(), TunnelError> {
-    let mut chunk = vec![0; CHUNK];
+    let mut buffer = Vec::new();
+    let mut held = 0;
     loop {
-        let count = from.read(&mut chunk).await?;
+        buffer.resize(held + CHUNK, 0);
+        let count = from.read(&mut buffer[held..]).await?;
         if count == 0 {
+            to.write_all(&buffer[..held]).await?;
             to.shutdown().await?;
             return Ok(());
         }
-        if !may_pass(&chunk[..count]) {
-            return Err(TunnelError::Leak);
-        }
-        to.write_all(&chunk[..count]).await?;
+        let end = held + count;
+        held = look(&buffer[held..end])?.min(end);
+        to.write_all(&buffer[..end - held]).await?;
         to.flush().await?;
+        buffer.copy_within(end - held..end, 0);
     }
 }

@@ -8,7 +8,7 @@ use policy::secret::LeakScanner;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The buffer of a direction that carries little, and of most tunnels: there may be thousands.
-const MIN_BUFFER: usize = 8 * 1024;
+pub(super) const MIN_BUFFER: usize = 8 * 1024;
 
 /// The buffer of one that carries much: more made no difference, and this is what it costs us.
 const MAX_BUFFER: usize = 128 * 1024;
@@ -18,6 +18,8 @@ pub(super) struct Direction {
     /// What is in the buffer and not written yet.
     start: usize,
     end: usize,
+    /// How many bytes behind that must wait for those that follow.
+    held: usize,
     /// What the last read brought, until the buffer was fitted to it.
     last: Option<usize>,
     /// Bytes that were written.
@@ -53,7 +55,16 @@ impl From<io::Error> for Broken {
 
 impl Direction {
     pub(super) fn new(scanners: Vec<LeakScanner>) -> Self {
-        Self { buffer: Vec::new(), start: 0, end: 0, last: None, moved: 0, state: State::Flushed, scanners }
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            held: 0,
+            last: None,
+            moved: 0,
+            state: State::Flushed,
+            scanners,
+        }
     }
 
     pub(super) fn moved(&self) -> u64 {
@@ -75,7 +86,9 @@ impl Direction {
                 }
                 self.start += written;
                 self.moved += written as u64;
-                self.state = State::Written;
+                if self.state == State::Flushed {
+                    self.state = State::Written;
+                }
             }
             match self.state {
                 State::Closed => return Poll::Ready(Ok(())),
@@ -102,25 +115,32 @@ impl Direction {
         }
     }
 
-    /// Fills the empty buffer, or learns of the end.
+    /// Fills the buffer, empty but for what is held, or learns of the end.
     fn poll_fill<R: AsyncRead>(
         &mut self,
         cx: &mut Context<'_>,
         from: Pin<&mut R>,
     ) -> Poll<Result<(), Broken>> {
+        self.buffer.copy_within(self.end..self.end + self.held, 0);
+        (self.start, self.end) = (0, 0);
         self.fit();
-        let mut space = ReadBuf::new(&mut self.buffer);
+        let mut space = ReadBuf::new(&mut self.buffer[self.held..]);
         ready!(from.poll_read(cx, &mut space))?;
         let read = space.filled().len();
+        let all = self.held + read;
         if read == 0 {
             self.state = State::Ended;
         }
-        // Each of them must see all that passes.
-        let leaks = self.scanners.iter_mut().map(|scanner| scanner.feed(&self.buffer[..read]));
-        if leaks.fold(false, |found, one| found | one) {
-            return Poll::Ready(Err(Broken::Leak));
+        let bytes = &self.buffer[self.held..all];
+        // At the end nothing follows that could make a value of it.
+        self.held = 0;
+        for scanner in self.scanners.iter_mut().filter(|_| read > 0) {
+            if scanner.feed(bytes) {
+                return Poll::Ready(Err(Broken::Leak));
+            }
+            self.held = self.held.max(scanner.held().min(all));
         }
-        (self.start, self.end, self.last) = (0, read, Some(read));
+        (self.end, self.last) = (all - self.held, Some(read));
         Poll::Ready(Ok(()))
     }
 
@@ -132,11 +152,10 @@ impl Direction {
             Some(last) if last < size / 8 => size / 2,
             _ => size,
         };
-        let fitting = fitting.clamp(MIN_BUFFER, MAX_BUFFER);
+        let fitting = fitting.clamp(MIN_BUFFER, MAX_BUFFER).max(self.held + MIN_BUFFER);
+        self.buffer.resize(fitting, 0);
         if fitting < size {
-            self.buffer = vec![0; fitting];
-        } else {
-            self.buffer.resize(fitting, 0);
+            self.buffer.shrink_to_fit();
         }
     }
 }

@@ -84,6 +84,16 @@ fn a_reflected_value_becomes_the_placeholder_again() {
 }
 
 #[test]
+fn a_value_in_a_header_that_means_nothing_in_a_response_is_hidden() {
+    let policy = policy(vec![]);
+    for name in ["host", "expect", "trailer", "http2-settings", "max-forwards"] {
+        let response = Response::builder().header(name, VALUE);
+        let plan = plan(sent_to(&policy, "own.example", "GET").response(head(response)));
+        assert_eq!(plan.parts.headers[name], PLACEHOLDER, "{name}");
+    }
+}
+
+#[test]
 fn a_body_that_must_be_read_and_cannot_is_refused() {
     let policy = policy(vec![]);
     for encoding in ["compress", "gzip, exi", "gzip, gzip, gzip, gzip"] {

@@ -1,25 +1,33 @@
-//! The forms in which a server may write a text that it has been sent: in URLs, JSON, HTML, base64.
+//! The forms in which a server may write a text that it has been sent: in URLs, and those as parameters of
+//! others, in JSON, HTML, base64.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The ways to write a text, the text itself first. They are in the same order for every text.
-pub(super) const FORMS: [fn(&str) -> String; 14] = [
+pub(super) const FORMS: [fn(&str) -> String; 21] = [
     str::to_owned,
     |text| percent(text, UNRESERVED),
     |text| lower_escapes(&percent(text, UNRESERVED)),
     |text| percent(text, COMPONENT),
     |text| percent(text, QUERY),
-    |text| percent(text, FORM).replace("%20", "+"),
+    form,
+    |text| percent(&percent(text, UNRESERVED), UNRESERVED),
+    |text| percent(&lower_escapes(&percent(text, UNRESERVED)), UNRESERVED),
+    |text| percent(&percent(text, COMPONENT), COMPONENT),
+    |text| form(&form(text)),
     |text| json(text, |_| false),
     |text| json(text, |_| false).replace('/', "\\/"),
     |text| json(text, |c| !c.is_ascii()),
     |text| json(text, |c| !c.is_ascii()).replace('/', "\\/"),
     |text| json(text, |c| matches!(c, '<' | '>' | '&')),
+    json_of_gson,
     json_of_net,
     |text| html(text, "&quot;", "&#x27;"),
     |text| html(text, "&#34;", "&#39;"),
+    html_of_handlebars,
+    html_of_mustache,
 ];
 
 /// The fewest characters of base64 that are taken for a text: fewer would be found by chance.
@@ -60,6 +68,11 @@ fn percent(text: &str, set: &'static AsciiSet) -> String {
     utf8_percent_encode(text, set).to_string()
 }
 
+/// As forms are sent.
+fn form(text: &str) -> String {
+    percent(text, FORM).replace("%20", "+")
+}
+
 /// Percent-encoded text, all of whose `%` begin an escape, with its digits in lower case.
 fn lower_escapes(text: &str) -> String {
     let mut parts = text.split('%');
@@ -81,6 +94,11 @@ fn json(text: &str, escaped: fn(char) -> bool) -> String {
         }
     }
     out
+}
+
+/// As Gson escapes, unless it is told not to.
+fn json_of_gson(text: &str) -> String {
+    json(text, |c| matches!(c, '<' | '>' | '&' | '=' | '\''))
 }
 
 /// As .NET's serialiser escapes.
@@ -106,4 +124,15 @@ fn units(c: char) -> impl Iterator<Item = u16> {
 fn html(text: &str, quote: &str, apostrophe: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     text.replace('"', quote).replace('\'', apostrophe)
+}
+
+/// As Handlebars escapes.
+fn html_of_handlebars(text: &str) -> String {
+    html(text, "&quot;", "&#x27;").replace('=', "&#x3D;").replace('`', "&#x60;")
+}
+
+/// As mustache.js escapes.
+fn html_of_mustache(text: &str) -> String {
+    let text = html(text, "&quot;", "&#39;").replace('/', "&#x2F;");
+    text.replace('=', "&#x3D;").replace('`', "&#x60;")
 }

@@ -7,18 +7,21 @@
 use std::sync::{Arc, OnceLock};
 
 use aho_corasick::{AhoCorasick, Input};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use crate::policy::Permit;
 
 use super::placeholder::automaton;
-use super::substitute::FRAMING;
 use super::{Secret, SecretError, Secrets, form};
 
 /// The most sets of secrets whose automaton is kept. Each host has one set; a guest cannot make more of
 /// them than the user's entries do, but there may be many entries.
 const MAX_KEPT: usize = 64;
+
+/// The fewest bytes of a value's beginning that are kept from going on where none are replaced. Fewer are at
+/// the end of many a message by chance, and whoever waits for its last byte would wait in vain.
+pub(super) const MIN_HELD: usize = 4;
 
 impl Secrets {
     /// What hides the values of a host's own secrets in its answers; `None` if there is nothing to hide.
@@ -53,15 +56,16 @@ impl Secrets {
 pub struct Masker(Arc<Masks>);
 
 impl Masker {
-    /// Hides them in headers or trailers. A header whose name has a value is taken out.
+    /// Hides them in headers or trailers, whatever these are for. A header whose name has a value is taken
+    /// out.
     pub fn headers(&self, headers: &mut HeaderMap) {
         let named: Vec<HeaderName> =
             headers.keys().filter(|name| self.0.is_in_name(name.as_str())).cloned().collect();
         for name in named {
             headers.remove(name);
         }
-        for (_, value) in headers.iter_mut().filter(|(name, _)| !FRAMING.contains(name)) {
-            if !self.0.find.is_match(value.as_bytes()) {
+        for (name, value) in headers.iter_mut() {
+            if is_length(name, value) || !self.0.find.is_match(value.as_bytes()) {
                 continue;
             }
             let mut changed = Vec::new();
@@ -77,6 +81,11 @@ impl Masker {
     pub fn stream(&self) -> MaskStream {
         MaskStream { masks: Arc::clone(&self.0), held: Zeroizing::default() }
     }
+}
+
+/// Whether a header says how long the body is: a length must stay true, even if a value is such a number.
+fn is_length(name: &HeaderName, value: &HeaderValue) -> bool {
+    name == header::CONTENT_LENGTH && value.as_bytes().iter().all(u8::is_ascii_digit)
 }
 
 /// Hides values in a stream of bytes. What comes out is what the whole text would become, of values that
@@ -115,9 +124,10 @@ impl MaskStream {
     }
 }
 
-/// Finds values in a stream of bytes.
+/// Finds values in a stream of bytes, and says what must wait so that they are found before they are gone.
 pub struct LeakScanner {
     masks: Arc<Masks>,
+    /// As in [`MaskStream`].
     held: Zeroizing<Vec<u8>>,
 }
 
@@ -125,18 +135,24 @@ impl LeakScanner {
     /// Takes some bytes; whether a value ends in them.
     #[must_use]
     pub fn feed(&mut self, bytes: &[u8]) -> bool {
-        // Only what is near the seam is looked at twice.
-        let near = self.masks.longest - 1;
-        self.held.extend_from_slice(&bytes[..bytes.len().min(near)]);
-        let found = self.masks.find.is_match(self.held.as_slice()) || self.masks.find.is_match(bytes);
-        if bytes.len() >= near {
-            self.held.clear();
-            self.held.extend_from_slice(&bytes[bytes.len() - near..]);
-        } else {
-            let old = self.held.len().saturating_sub(near);
-            self.held.drain(..old);
+        if self.held.is_empty() {
+            return self.search(bytes);
         }
-        found
+        let mut text = std::mem::take(&mut self.held);
+        text.extend_from_slice(bytes);
+        self.search(&text)
+    }
+
+    /// How many bytes at the end of all that was fed must not go on before the next are fed, or there are
+    /// no more: they may be the beginning of a value. Some of them may have gone on already.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        if self.held.len() < MIN_HELD { 0 } else { self.held.len() }
+    }
+
+    fn search(&mut self, text: &[u8]) -> bool {
+        self.held.extend_from_slice(&text[self.masks.beginning(text, 0)..]);
+        self.masks.find.is_match(text)
     }
 }
 
@@ -146,8 +162,6 @@ struct Masks {
     patterns: Vec<Pattern>,
     /// Values as they would be in the name of a header.
     names: Vec<Zeroizing<String>>,
-    /// Length of the longest pattern.
-    longest: usize,
 }
 
 /// One form of a value.
@@ -182,10 +196,9 @@ impl Masks {
         }
         let texts: Vec<&[u8]> = patterns.iter().map(|pattern| pattern.text.as_slice()).collect();
         let find = automaton(&texts)?;
-        let longest = texts.iter().map(|text| text.len()).max().unwrap_or_default();
         let names =
             secrets.map(|secret| Zeroizing::new(secret.value.expose().to_ascii_lowercase())).collect();
-        Ok(Self { find, patterns, names, longest })
+        Ok(Self { find, patterns, names })
     }
 
     fn is_in_name(&self, name: &str) -> bool {

@@ -26,7 +26,7 @@ const MAX_INSERTED: usize = 128 * 1024;
 const MAX_ENCODINGS: usize = 3;
 
 /// Headers that say where a message goes and where it ends: they are decided on before, and stay.
-pub(super) const FRAMING: [HeaderName; 8] = [
+const FRAMING: [HeaderName; 8] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::TRANSFER_ENCODING,

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Alpn, Pieces, World, get, hello, request, text, trailers};
+use crate::http::SEND_BUFFER;
 
 #[tokio::test]
 async fn grpc_with_its_trailers_passes_both_ways() {
@@ -83,6 +85,50 @@ async fn events_go_on_at_once() {
         }
         drop(sender);
         assert!(events.frame().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_reads_nothing_makes_us_hold_little_for_each_of_its_streams() {
+    const STREAMS: usize = 4;
+    const PIECE: usize = 16 * 1024;
+    let senders = Arc::new(Mutex::new(Vec::new()));
+    let all = Arc::clone(&senders);
+    let world = World::new(move |_| {
+        let (sender, pieces) = Pieces::channel();
+        all.lock().unwrap().push(sender);
+        async { Response::new(pieces) }
+    });
+    let mut ours = world.connect(Some("other.example"), 443, Alpn::Http2);
+    let (guest, mut far) = tokio::io::duplex(4096);
+    let mut wire = Box::pin(tokio::io::copy_bidirectional(&mut ours, &mut far));
+    let (mut guest, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1 << 24)
+        .initial_connection_window_size(1 << 26)
+        .handshake(TokioIo::new(guest))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..STREAMS {
+        let answer = guest.send_request(get("https://other.example/"));
+        tokio::select! {
+            answer = answer => answers.push(answer.unwrap()),
+            _ = &mut wire => panic!("it ends"),
+        }
+    }
+    // From now on nothing moves on the wire.
+    for sender in senders.lock().unwrap().iter() {
+        while sender.try_send(Frame::data(Bytes::from(vec![b'x'; PIECE]))).is_ok() {}
+    }
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    drop(wire);
+    drop(ours);
+    for event in world.events(STREAMS).await {
+        let taken = usize::try_from(event.response_bytes).unwrap();
+        assert!(taken > 0 && taken <= SEND_BUFFER + 2 * PIECE, "{taken}");
     }
 }
 

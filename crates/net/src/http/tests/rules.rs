@@ -129,6 +129,25 @@ async fn a_callback_replaces_a_response_and_sees_no_value() {
 }
 
 #[tokio::test]
+async fn a_callback_that_has_nothing_to_say_allows() {
+    for phase in [Phase::Before, Phase::After] {
+        for reply in
+            ["{}", r#"{"action":"allow"}"#, r#"{"action":null,"request":null,"response":null,"error":""}"#]
+        {
+            let (status, body, _) = with_client(reply, asking(phase, None)).await;
+            assert_eq!(status, StatusCode::OK, "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_callback_may_leave_out_a_replacement_that_is_empty() {
+    let reply = r#"{"response":{"set_body_base64":"YmNh","body_replacements":[{"find":"c"}]}}"#;
+    let (status, body, _) = with_client(reply, asking(Phase::After, None)).await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, "ba"));
+}
+
+#[tokio::test]
 async fn callbacks_that_fail_or_answer_with_nonsense_deny() {
     let endless = "x".repeat(2 * 1024 * 1024);
     for phase in [Phase::Before, Phase::After] {
@@ -140,6 +159,14 @@ async fn callbacks_that_fail_or_answer_with_nonsense_deny() {
             "[]\n",
             "{\"request\":[],\"response\":[]}\n",
             "{\"action\":\"perhaps\"}\n",
+            "{\"action\":\"\"}\n",
+            "{\"action\":\"BLOCK\"}\n",
+            "{\"decision\":\"block\"}\n",
+            "{\"Action\":\"block\"}\n",
+            "{\"action\":\"block\",\"action\":\"allow\"}\n",
+            "{\"request\":{\"delete_headers\":[\"x-key\"]}}\n",
+            "{\"response\":{\"status\":403}}\n",
+            "{\"response\":{\"body_replacements\":[{\"find\":\"a\",\"replace\":\"b\",\"regex\":true}]}}\n",
             "{\"error\":\"no\"}\n",
             "{\"request\":{\"headers\":3}}\n",
             "{\"request\":{\"path\":\"x\"},\"response\":{\"set_body_base64\":\"?\"}}\n",

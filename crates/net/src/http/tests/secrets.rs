@@ -1,13 +1,20 @@
 //! Values of secrets over whole connections: where they go, and that they do not come back.
 
+use std::sync::Arc;
+
+use api::network::{Phase, Replacement, RuleSpec};
 use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
-use tokio::io::AsyncWriteExt as _;
+use hyper_util::rt::TokioIo;
+use policy::Permit;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
-use super::{PLACEHOLDER, Pieces, VALUE, World, get, reflect, request, text, trailers};
+use super::{Alpn, Connect, ConnectError, Connected, Io};
+use super::{PLACEHOLDER, Pieces, VALUE, World, get, hello, reflect, request, text};
 
 #[tokio::test]
 async fn a_value_goes_to_its_own_host_and_is_not_seen_by_the_guest() {
@@ -174,16 +181,87 @@ async fn a_body_in_an_unknown_encoding_is_refused() {
     assert!(text(response.into_body()).await.contains("encoding_unknown"));
 }
 
+const TRAILERS: [&str; 5] = ["grpc-message", "host", "expect", "trailer", "content-length"];
+
 #[tokio::test]
 async fn a_value_in_trailers_is_hidden() {
     let world = World::new(|_| async {
         let (sender, pieces) = Pieces::channel();
         sender.try_send(Frame::data(Bytes::from_static(b"x"))).unwrap();
-        sender.try_send(trailers("grpc-message", VALUE)).unwrap();
+        let mut end = HeaderMap::new();
+        for name in TRAILERS {
+            end.insert(name, VALUE.parse().unwrap());
+        }
+        sender.try_send(Frame::trailers(end)).unwrap();
         Response::new(pieces)
     });
     let mut guest = world.http2("own.example").await;
     let response = guest.send_request(get("https://own.example/")).await.unwrap();
     let collected = response.into_body().collect().await.unwrap();
-    assert_eq!(collected.trailers().unwrap()["grpc-message"], PLACEHOLDER);
+    for name in TRAILERS {
+        assert_eq!(collected.trailers().unwrap()[name], PLACEHOLDER, "{name}");
+    }
+}
+
+/// An upstream that ends its connection of HTTP/2 once it has a request, with a value in its words, before
+/// the head of the answer or behind it.
+struct GoesAway {
+    with_head: bool,
+}
+
+impl Connect for GoesAway {
+    fn connect<'a>(
+        &'a self,
+        _: &'a Permit,
+        _: bool,
+        _: Alpn,
+    ) -> BoxFuture<'a, Result<Connected, ConnectError>> {
+        let (near, far) = duplex(4096);
+        tokio::spawn(go_away(far, self.with_head));
+        Box::pin(async { Ok((Box::new(near) as Box<dyn Io>, Alpn::Http2)) })
+    }
+}
+
+async fn go_away(mut far: DuplexStream, with_head: bool) {
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    far.read_exact(&mut [0; 24]).await.unwrap();
+    far.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+    let mut head = [0; 9];
+    while head[3] != 1 {
+        far.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        far.read_exact(&mut vec![0; length as usize]).await.unwrap();
+    }
+    if with_head {
+        // HEADERS that end here: `:status: 200` in HPACK's static table.
+        far.write_all(&frame(1, 4, 1, &[0x88])).await.unwrap();
+    }
+    let internal_error = [0, 0, 0, 0, 0, 0, 0, 2];
+    far.write_all(&frame(7, 0, 0, &[&internal_error, VALUE.as_bytes()].concat())).await.unwrap();
+    let _ = far.read_to_end(&mut Vec::new()).await;
+}
+
+#[tokio::test]
+async fn a_value_in_the_words_with_which_an_upstream_goes_away_is_told_to_nobody() {
+    let body_replacements = vec![Replacement { find: "a".to_owned(), replace: "b".to_owned() }];
+    let whole = RuleSpec { phase: Phase::After, body_replacements, ..RuleSpec::default() };
+    for (with_head, rules) in [(false, vec![]), (true, vec![]), (true, vec![whole])] {
+        let world = World::with(None, rules, hello);
+        let guest = world.connect_by(Arc::new(GoesAway { with_head }), Some("own.example"), 443, Alpn::Http1);
+        let (mut guest, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(guest)).await.unwrap();
+        tokio::spawn(connection);
+        let sent = request("own.example", "/").body(Pieces::of(&[])).unwrap();
+        if let Ok(response) = guest.send_request(sent).await
+            && let Ok(body) = response.into_body().collect().await
+        {
+            let body = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+            assert!(body.contains("unexpected internal error") && !body.contains("sk-live"), "{body}");
+        }
+        let event = format!("{:?}", world.events(1).await);
+        assert!(event.contains("unexpected internal error") && !event.contains("sk-live"), "{event}");
+    }
 }

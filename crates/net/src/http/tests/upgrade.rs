@@ -81,6 +81,41 @@ async fn the_value_is_put_into_the_upgrade_and_ends_the_socket_when_it_comes_bac
 }
 
 #[tokio::test]
+async fn a_value_that_comes_back_in_two_reads_is_stopped_before_its_beginning_is_gone() {
+    let world = World::new(echo(b"hi"));
+    let (mut guest, _) = upgrade(&world, "own.example", "").await;
+    guest.read_exact(&mut [0; 2]).await.unwrap();
+    let (beginning, end) = VALUE.as_bytes().split_at(9);
+    // What turns out to be no value comes after all, and so does a message that ends like one by chance.
+    for (sent, got) in [(beginning, 0), (b"else", 13), (&VALUE.as_bytes()[..3], 3), (b".", 1)] {
+        guest.write_all(sent).await.unwrap();
+        let mut echoed = vec![0; got];
+        guest.read_exact(&mut echoed).await.unwrap();
+        assert!(echoed.ends_with(&sent[..sent.len().min(got)]));
+    }
+    guest.write_all(beginning).await.unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    guest.write_all(end).await.unwrap();
+    let mut rest = Vec::new();
+    let _ = guest.read_to_end(&mut rest).await;
+    assert_eq!(String::from_utf8_lossy(&rest), "");
+    assert_eq!(world.events(1).await[0].block_code.as_deref(), Some("secret_reflected"));
+}
+
+#[tokio::test]
+async fn what_is_held_back_comes_at_the_end() {
+    let world = World::new(echo(b"hi"));
+    let (mut guest, _) = upgrade(&world, "own.example", "").await;
+    guest.write_all(&VALUE.as_bytes()[..9]).await.unwrap();
+    guest.shutdown().await.unwrap();
+    let mut all = Vec::new();
+    guest.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all, [b"hi", &VALUE.as_bytes()[..9]].concat());
+}
+
+#[tokio::test]
 async fn bytes_after_a_refused_upgrade_are_still_judged_as_http() {
     let world = World::new(hello);
     let (mut guest, head) = upgrade(&world, "other.example", "").await;

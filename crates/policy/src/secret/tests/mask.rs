@@ -2,11 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
-use crate::secret::mask::Masker;
+use crate::secret::mask::{MIN_HELD, Masker};
 
 /// A policy with these secrets, all for one host.
 fn secrets(rows: &[(&str, &str)]) -> Policy {
@@ -61,6 +61,31 @@ fn a_value_in_a_body_becomes_the_placeholder_in_every_form() {
 }
 
 #[test]
+fn a_value_in_a_url_within_a_url_or_written_by_a_template_becomes_the_placeholder() {
+    let policy = secrets(&[(P1, "abc/def= 'g`h*i")]);
+    let masker = masker(&policy, "own.example").unwrap();
+    for text in [
+        "/login?next=%2Fx%3Ft%3Dabc%252Fdef%253D%2520%2527g%2560h%252Ai",
+        "/login?next=%2fx%3ft%3dabc%252fdef%253d%2520%2527g%2560h%252ai",
+        "/login?next=%2Fx%3Ft%3Dabc%252Fdef%253D%2520'g%2560h*i",
+        "/login?next=%2Fx%3Ft%3Dabc%252Fdef%253D%2B%2527g%2560h*i",
+        "abc/def\\u003d \\u0027g`h*i",
+        "abc/def&#x3D; &#x27;g&#x60;h*i",
+        "abc&#x2F;def&#x3D; &#39;g&#x60;h*i",
+    ] {
+        let masked = masked_text(&masker, text);
+        assert!(masked.ends_with(P1) && !masked.contains("def"), "{text}: {masked}");
+    }
+}
+
+#[test]
+fn a_value_without_special_characters_has_one_form_besides_base64() {
+    let patterns =
+        |value| form::FORMS.iter().map(|form| form(value)).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(patterns("sk-live_0123456789.abc-def").len(), 1);
+}
+
+#[test]
 fn basic_credentials_that_are_echoed_do_not_tell_the_value() {
     let policy = secrets(&[(P1, V1)]);
     let masker = masker(&policy, "own.example").unwrap();
@@ -101,7 +126,7 @@ fn only_the_hosts_own_secrets_are_hidden_so_that_others_cannot_be_guessed() {
 }
 
 #[test]
-fn headers_and_their_names_are_masked_and_framing_is_not() {
+fn headers_and_their_names_are_masked_whatever_they_are_for() {
     let policy = secrets(&[(P1, "Token-1234567")]);
     let masker = masker(&policy, "own.example").unwrap();
     let mut headers = HeaderMap::new();
@@ -111,13 +136,31 @@ fn headers_and_their_names_are_masked_and_framing_is_not() {
     headers.append("x-token-1234567", HeaderValue::from_static("in the name"));
     headers.append("x-bytes", HeaderValue::from_bytes(b"\xff Token-1234567").unwrap());
     headers.append("content-length", HeaderValue::from_static("12"));
+    let others = ["host", "expect", "trailer", "te", "connection", "upgrade", "transfer-encoding"];
+    for name in others {
+        headers.append(name, HeaderValue::from_static("Token-1234567"));
+    }
     masker.headers(&mut headers);
+    for name in others {
+        assert_eq!(headers[name], P1, "{name}");
+    }
     let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
     assert_eq!(cookies[0], &format!("a={P1}; b=1"));
     assert_eq!(headers["location"], format!("https://x/?t={P1}"));
     assert_eq!(headers["x-bytes"].as_bytes(), [b"\xff ", P1.as_bytes()].concat());
     assert!(!headers.contains_key("x-token-1234567"));
     assert_eq!(headers["content-length"], "12");
+}
+
+#[test]
+fn a_length_stays_true_and_what_is_none_is_masked() {
+    let policy = secrets(&[(P1, "31"), ("PLACEHOLDER-2", "Token-1234567")]);
+    let masker = masker(&policy, "own.example").unwrap();
+    for (length, expected) in [("31", "31"), ("Token-1234567", "PLACEHOLDER-2")] {
+        let mut headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static(length))]);
+        masker.headers(&mut headers);
+        assert_eq!(headers[CONTENT_LENGTH], expected);
+    }
 }
 
 #[test]
@@ -179,6 +222,28 @@ fn a_scanner_finds_a_value_across_pieces_and_nothing_else() {
             && !none.feed(P1.as_bytes())
     );
     assert!(policy.secrets().leak_scanner(&permit(&policy, "other.example", 443)).is_none());
+}
+
+#[test]
+fn a_scanner_lets_nothing_wait_but_what_looks_like_a_value() {
+    let policy = secrets(&[(P1, "value-of-a-secret"), ("PLACEHOLDER-2", "abc")]);
+    let permit = permit(&policy, "own.example", 443);
+    let mut scanner = policy.secrets().leak_scanner(&permit).unwrap();
+    for (bytes, held) in [
+        ("data: an event\n\n", 0),
+        ("val", 0),
+        ("u", 4),
+        ("e-of", 8),
+        ("-others", 0),
+        ("ab", 0),
+        ("value-of-a-value-", 6),
+        ("of-a-secre", 16),
+        ("", 16),
+        ("s", 0),
+    ] {
+        assert!(!scanner.feed(bytes.as_bytes()));
+        assert_eq!(scanner.held(), held, "{bytes}");
+    }
 }
 
 /// What the whole text becomes, said in the slow and plain way.
@@ -276,17 +341,26 @@ proptest! {
     }
 
     #[test]
-    fn a_scanner_finds_what_a_stream_would_hide(
+    fn a_scanner_finds_what_a_stream_would_hide_before_it_is_gone(
         (values, text) in values_and_text(), cuts in proptest::collection::vec(any::<usize>(), 0..12),
     ) {
         let rows: Vec<_> = PLACEHOLDERS.iter().zip(&values).map(|(&placeholder, value)| (placeholder, &**value)).collect();
         let policy = secrets(&rows);
         let permit = permit(&policy, "own.example", 443);
         let mut scanner = policy.secrets().leak_scanner(&permit).unwrap();
-        let mut found = false;
+        let (mut found, mut fed, mut passed) = (false, 0, 0);
         for piece in pieces(text.as_bytes(), &cuts) {
-            found |= scanner.feed(piece);
+            found = scanner.feed(piece);
+            if found {
+                break;
+            }
+            fed += piece.len();
+            passed = passed.max(fed - scanner.held());
         }
         prop_assert_eq!(found, values.iter().any(|value| text.contains(value.as_str())));
+        // A reader that waits for what is held has got next to nothing of a value.
+        for (start, _) in values.iter().flat_map(|value| text.match_indices(value.as_str())) {
+            prop_assert!(passed < start + MIN_HELD);
+        }
     }
 }
