@@ -233,3 +233,33 @@ fn a_fork_bomb_a_flood_of_output_and_a_full_disk_stay_in_the_guest() {
     log.stdout.as_slice().take(10).read_to_string(&mut rest).unwrap();
     assert!(!rest.is_empty());
 }
+
+#[test]
+fn a_disk_without_a_free_inode_boots_again_and_again() {
+    let victim = Victim::new(&["--disk-size", "16"]);
+    let matchlock = &victim.matchlock;
+    for round in 0..3 {
+        let fill = format!(
+            "n=0; while true >/{round}-$n; do n=$((n + 1)); done 2>/dev/null; df -i / | awk '{{ print $4 }}'"
+        );
+        let free = matchlock.run(&["exec", &victim.id, "--", "sh", "-c", &fill]).success();
+        assert_eq!(free.stdout_text(), "Available\n0\n", "round {round}");
+        let _ = matchlock.run(&["stop", "--timeout", "1s", &victim.id]).success();
+        let _ = matchlock.run(&["start", &victim.id]).success();
+        victim.assert_well();
+    }
+}
+
+/// The `/dev` of privileged commands is the agent's, who must not wait for anybody there.
+#[test]
+fn a_pipe_in_place_of_the_agents_dev_null_holds_up_no_command() {
+    let victim = Victim::new(&["--privileged"]);
+    for replace in ["rm /dev/null", "mkfifo /dev/null"] {
+        let _ = victim.matchlock.run(&["exec", &victim.id, "--", "sh", "-c", replace]).success();
+        let mut client = victim.connect();
+        client.write_all(&request(1, "exec", &json!({ "command": "cat; echo well" }))).unwrap();
+        let answer = &answers(&client, 1)[0];
+        assert_eq!(answer["result"]["exit_code"], 0, "{replace}: {answer}");
+    }
+    victim.assert_well();
+}

@@ -1,7 +1,7 @@
 //! What a command in the sandbox cannot do, and what `--privileged` gives back.
 
-use harness::Matchlock;
 use harness::cache::{BUSYBOX, DEBIAN_PYTHON};
+use harness::{Matchlock, Sandbox};
 
 fn sh(matchlock: &Matchlock, flags: &[&str], line: &str) -> String {
     let mut arguments = vec!["run", "--image", BUSYBOX];
@@ -86,4 +86,28 @@ fn the_standard_devices_work() {
                 echo z > /dev/shm/z && cat /dev/shm/z && ls /dev/fd/ >/dev/null && test -c /dev/urandom && \
                 test -c /dev/tty && test -e /dev/ptmx && echo all";
     assert_eq!(sh(&matchlock, &[], line), " 00 00 00\ny\nz\nall\n");
+}
+
+/// All commands share one `/dev`, which root can write to.
+#[test]
+fn what_a_command_puts_in_place_of_dev_null_gets_nowhere_else() {
+    let matchlock = Matchlock::new();
+    let sandbox = Sandbox::start(&matchlock, BUSYBOX, &[]);
+    for replace in ["ln -sf /etc/passwd /dev/null", "rm /dev/null", "mkfifo /dev/null"] {
+        let _ = sandbox.sh(replace).success();
+        let after = sandbox.sh("cat /proc/interrupts; echo well").success();
+        assert_eq!(after.stdout_text(), "well\n", "{replace}");
+    }
+}
+
+/// A task can keep three numbers to itself: its own, and those that lived as its group's and its session's.
+#[test]
+fn the_agent_has_process_numbers_left_however_many_processes_a_vm_may_have() {
+    let matchlock = Matchlock::new();
+    let limits = "cat /sys/fs/cgroup/pids.max /proc/sys/kernel/pid_max";
+    for memory in ["512", "2048"] {
+        let limits = sh(&matchlock, &["--memory", memory], limits);
+        let limits: Vec<u64> = limits.lines().map(|limit| limit.parse().unwrap()).collect();
+        assert!(3 * (limits[0] + 1024) <= limits[1], "{limits:?} with {memory} MiB");
+    }
 }

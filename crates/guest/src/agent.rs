@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -39,6 +40,8 @@ const OVERTAKEN_BY: Duration = Duration::from_millis(500);
 pub(crate) struct Agent {
     spawner: Spawner,
     terminals: OwnedFd,
+    /// `/dev/null`, from before any command could put something else in its place.
+    null: File,
     commands: Mutex<Commands>,
     changed: Condvar,
 }
@@ -51,9 +54,11 @@ struct Commands {
 }
 
 impl Agent {
-    /// An agent that starts commands with `spawner` and takes terminals from this `devpts`.
-    pub(crate) fn new(spawner: Spawner, terminals: OwnedFd) -> Arc<Self> {
-        Arc::new(Self { spawner, terminals, commands: Mutex::default(), changed: Condvar::new() })
+    /// An agent that starts commands with `spawner` and takes terminals from this `devpts`. No command may
+    /// have run yet.
+    pub(crate) fn new(spawner: Spawner, terminals: OwnedFd) -> io::Result<Arc<Self>> {
+        let null = File::open("/dev/null")?;
+        Ok(Arc::new(Self { spawner, terminals, null, commands: Mutex::default(), changed: Condvar::new() }))
     }
 
     /// Serves every stream that comes, from threads of its own.

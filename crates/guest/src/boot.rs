@@ -38,6 +38,7 @@ mod trust;
 pub(crate) use cgroups::COMMANDS;
 pub(crate) use filesystem::{attach, create, duplicate};
 pub(crate) use root::{CONFINED_ROOT, PRIVILEGED_ROOT};
+pub(crate) use system::NULL;
 
 /// The sandbox cannot be booted.
 #[derive(Debug, Error)]
@@ -87,6 +88,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// has one thread.
 pub(crate) fn run() -> Result<Infallible, BootError> {
     system::mount_own_file_systems()?;
+    system::make_null()?;
     system::expedite()?;
     cgroups::create()?;
     system::guard_process()?;
@@ -102,10 +104,9 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
 
     match set_up(&stream, &config) {
         Ok(terminals) => {
-            let agent = Agent::new(spawner, terminals);
-            agent
-                .serve(channel.listen(Port::Exec))
-                .map_err(|error| BootError::step("start the agent", error))?;
+            let failed = |error| BootError::step("start the agent", error);
+            let agent = Agent::new(spawner, terminals).map_err(failed)?;
+            agent.serve(channel.listen(Port::Exec)).map_err(failed)?;
             forward::serve(&channel).map_err(|error| BootError::step("start the forwarder", error))?;
             stream.send(&Progress::Ready { uptime_us: uptime_us() })?;
             obey(&stream, &agent)

@@ -28,7 +28,7 @@ pub(super) fn serve(agent: &Agent, stream: Stream, exec: &Exec, request: &[u8]) 
 
 fn run(agent: &Agent, stream: &Arc<Stream>, exec: &Exec, request: &[u8]) -> Result<Ended, StartError> {
     let internal = |error: std::io::Error| StartError::Internal(words(&error));
-    let streams = Streams::open(exec.stdio, &agent.terminals).map_err(internal)?;
+    let streams = Streams::open(exec.stdio, &agent.terminals, &agent.null).map_err(internal)?;
     let Streams { theirs, input, outputs, terminal } = streams;
     let control = agent.spawner.launch(request, &theirs).map_err(|error| match error.kind() {
         // The spawner was closed.

@@ -66,20 +66,20 @@ impl Output {
 }
 
 impl Streams {
-    /// Makes them; terminals come from the file system `terminals`.
-    pub(super) fn open(kind: Stdio, terminals: impl AsFd) -> io::Result<Self> {
+    /// Makes them; terminals come from the file system `terminals`, and a command without input reads `null`.
+    pub(super) fn open(kind: Stdio, terminals: impl AsFd, null: &File) -> io::Result<Self> {
         match kind {
-            Stdio::Pipes { stdin } => Self::pipes(stdin),
+            Stdio::Pipes { stdin } => Self::pipes(stdin, null),
             Stdio::Terminal { size } => Self::terminal(size, terminals),
         }
     }
 
-    fn pipes(stdin: bool) -> io::Result<Self> {
+    fn pipes(stdin: bool, null: &File) -> io::Result<Self> {
         let (their_input, input) = if stdin {
             let (reader, writer) = pipe()?;
             (reader, Some(Input::Pipe(writer.into())))
         } else {
-            (File::open("/dev/null")?.into(), None)
+            (null.try_clone()?.into(), None)
         };
         let (stdout, their_stdout) = pipe()?;
         let (stderr, their_stderr) = pipe()?;
@@ -116,17 +116,32 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use rustix::pipe::fcntl_getpipe_size;
 
     use super::*;
 
+    fn null() -> File {
+        File::open("/dev/null").unwrap()
+    }
+
     #[test]
     fn pipes_are_large_in_both_directions() {
-        let streams = Streams::pipes(true).unwrap();
+        let streams = Streams::pipes(true, &null()).unwrap();
         let Some(Input::Pipe(input)) = &streams.input else { panic!() };
         assert_eq!(fcntl_getpipe_size(input).unwrap(), PIPE);
         for output in &streams.outputs {
             assert_eq!(fcntl_getpipe_size(output.file()).unwrap(), PIPE);
         }
+    }
+
+    #[test]
+    fn a_command_without_input_reads_what_was_opened_at_boot() {
+        let null = null();
+        let Streams { theirs: [stdin, ..], input, .. } = Streams::pipes(false, &null).unwrap();
+        let stdin = File::from(stdin).metadata().unwrap();
+        assert_eq!(stdin.rdev(), null.metadata().unwrap().rdev());
+        assert!(input.is_none());
     }
 }

@@ -36,6 +36,14 @@ const RESERVED_MEMORY: u64 = 32 * 1024 * 1024;
 /// Processes and threads that commands cannot have: three or four for each of the agent's streams.
 const RESERVED_PROCESSES: u64 = 1024;
 
+/// How many process numbers there are: as many as the kernel can have (`PID_MAX_LIMIT` of
+/// `include/linux/threads.h`). By default it has fewer than a VM with some GiB of memory can have processes.
+const NUMBERS: u64 = 4_194_304;
+
+/// Numbers that one process can keep from all others: its own, its group's and its session's, whose
+/// leaders may be gone.
+const NUMBERS_OF_ONE: u64 = 3;
+
 /// Length of the period in which a quota of CPU time holds, microseconds (the kernel's default).
 const PERIOD_US: u64 = 100_000;
 
@@ -59,6 +67,7 @@ fn try_create() -> io::Result<()> {
     let system = sysinfo();
     let free = u64::from(system.mem_unit) * system.freeram;
     limit("memory.max", &memory(free).to_string())?;
+    fs::write("/proc/sys/kernel/pid_max", NUMBERS.to_string())?;
     limit("pids.max", &processes(&fs::read_to_string("/proc/sys/kernel/threads-max")?).to_string())
 }
 
@@ -88,7 +97,8 @@ fn memory(free: u64) -> u64 {
 
 /// How many processes and threads commands may have when the kernel allows `threads_max`.
 fn processes(threads_max: &str) -> u64 {
-    let all = threads_max.trim_end().parse().unwrap_or(2 * RESERVED_PROCESSES);
+    let threads_max = threads_max.trim_end().parse().unwrap_or(2 * RESERVED_PROCESSES);
+    let all = threads_max.min(NUMBERS / NUMBERS_OF_ONE);
     all.saturating_sub(RESERVED_PROCESSES).max(all / 2)
 }
 
@@ -120,5 +130,6 @@ mod tests {
         assert_eq!(processes("30000\n"), 30_000 - 1024);
         assert_eq!(processes("1200"), 600);
         assert_eq!(processes("nonsense"), 1024);
+        assert_eq!(processes("8000000"), 4_194_304 / 3 - 1024, "a VM of a terabyte");
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use proto::boot::BootConfig;
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::mount::MountAttrFlags;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
 use rustix::system::sethostname;
@@ -21,6 +21,17 @@ pub(super) fn mount_own_file_systems() -> Result<(), BootError> {
         mounted.map_err(|error| BootError::step(format!("mount {kind} on /{name}"), error))?;
     }
     Ok(())
+}
+
+/// The null device where no command can change it. In the `/dev` of commands root can remove it or put
+/// something else in its place, and that of privileged ones is the agent's own.
+pub(crate) const NULL: &str = "/null";
+
+/// Makes [`NULL`].
+pub(super) fn make_null() -> Result<(), BootError> {
+    let number = makedev(1, 3);
+    mknodat(CWD, NULL, FileType::CharacterDevice, Mode::from_raw_mode(0o444), number)
+        .map_err(|error| BootError::step(format!("make {NULL}"), error))
 }
 
 /// Makes the kernel wait actively where it would wait for a clock tick or two: moving processes between

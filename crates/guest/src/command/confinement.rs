@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -70,9 +70,9 @@ impl Confinement {
         Fork { own_pids_and_mounts: false, cgroup: Some(self.commands.as_fd()) }.fork()
     }
 
-    /// Covers what a confined command must not see of `/proc`.
-    pub(super) fn hide_proc(&self) -> io::Result<()> {
-        self.covers.iter().try_for_each(|cover| cover.apply())
+    /// Covers what a confined command must not see of `/proc`, as [`Cover::apply`] does.
+    pub(super) fn hide_proc(&self, null: BorrowedFd<'_>) -> io::Result<()> {
+        self.covers.iter().try_for_each(|cover| cover.apply(null))
     }
 
     /// Becomes the user, with the rights of a command. There is no way back.

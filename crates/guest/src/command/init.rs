@@ -2,11 +2,12 @@
 //! program, passes orders on, reaps orphans, and when the program ends kills what it left behind.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use proto::agent::{Ended, Exec, StartError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::mount_move;
 use rustix::net::{RecvFlags, recv};
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, set_dumpable_behavior, wait};
@@ -14,7 +15,7 @@ use sys::fork::Forked;
 use sys::signal::{self, ChildEvents};
 
 use super::{Confinement, Launch, Order, proc, program, report, words};
-use crate::boot::{CONFINED_ROOT, PRIVILEGED_ROOT};
+use crate::boot::{CONFINED_ROOT, NULL, PRIVILEGED_ROOT};
 
 /// Runs the command of `launch` to its end. The caller must be process 1 of its PID namespace, with a
 /// mount table of its own.
@@ -55,12 +56,14 @@ fn start(launch: &Launch, confinement: &Confinement) -> Result<(Pid, ChildEvents
 /// agent has mounted is below it and out of reach.
 fn enter_root(exec: &Exec, confinement: &Confinement) -> io::Result<()> {
     let root = if exec.privileged { PRIVILEGED_ROOT } else { CONFINED_ROOT };
+    // Here, since only what is in our mount table can be mounted again.
+    let null = open(NULL, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     rustix::process::chdir(root)?;
     mount_move(".", "/")?;
     rustix::process::chroot(".")?;
     rustix::process::chdir("/")?;
     proc::mount()?;
-    if exec.privileged { Ok(()) } else { confinement.hide_proc() }
+    if exec.privileged { Ok(()) } else { confinement.hide_proc(null.as_fd()) }
 }
 
 struct Supervisor {

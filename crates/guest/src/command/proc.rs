@@ -2,10 +2,11 @@
 //! container engines.
 
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, open};
-use rustix::mount::{MountAttrFlags, mount_bind};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::mount::MountAttrFlags;
 
 use crate::boot::{attach, beneath, create, duplicate};
 
@@ -52,15 +53,15 @@ impl Cover {
         COVERS.iter().copied().filter(|cover| Path::new(cover.path()).exists()).collect()
     }
 
-    /// Covers it. `/proc` and `/dev` must be ours.
-    pub(super) fn apply(self) -> io::Result<()> {
-        match self {
-            Self::Empty(path) => Ok(mount_bind("/dev/null", path)?),
-            Self::ReadOnly(path) => {
-                let place = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-                attach(duplicate(&place, MountAttrFlags::MOUNT_ATTR_RDONLY)?, &place)
-            }
-        }
+    /// Covers it, with the null device `null` where it is to be empty. `/proc` must be ours; `/dev` need not
+    /// be, since earlier commands may have put anything there.
+    pub(super) fn apply(self, null: BorrowedFd<'_>) -> io::Result<()> {
+        let place = open(self.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let shown = match self {
+            Self::Empty(_) => null,
+            Self::ReadOnly(_) => place.as_fd(),
+        };
+        attach(duplicate(shown, MountAttrFlags::MOUNT_ATTR_RDONLY)?, &place)
     }
 
     fn path(self) -> &'static str {
