@@ -6,6 +6,12 @@
 /// How a connection to an HTTP/2 server begins, RFC 9113, 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+// Types of records, RFC 8446, B.1.
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+
 /// Most bytes that are looked at. Servers accept request lines of this length; whoever sends more
 /// without ending its first line gets the parser of HTTP, which refuses it.
 pub const MAX_LINE: usize = 8 * 1024;
@@ -13,8 +19,8 @@ pub const MAX_LINE: usize = 8 * 1024;
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// Tells TLS from the rest, or a ClientHello in the form of SSL 2, which servers still take and we
-    /// refuse.
+    /// Records of TLS, also such as we refuse and servers take: what is not a ClientHello but comes before
+    /// it, odd versions, a ClientHello in the form of SSL 2.
     Tls,
     /// HTTP/1, or what some server may take for it.
     Http1,
@@ -54,15 +60,40 @@ enum Verdict {
     More,
 }
 
-/// A record of a handshake, or SSL 2's hello (RFC 5246, E.2): two bytes of length, the highest bit set, type 1,
-/// version.
+/// How a record of TLS begins that some server reads before or as a ClientHello, or SSL 2's hello.
 fn tls(first: &[u8]) -> Verdict {
     match *first {
-        [] | [0x16] => Verdict::More,
-        [0x16, 0x03, ..] => Verdict::Yes,
-        [length, ..] if length & 0x80 == 0 => Verdict::No,
+        [] | [CHANGE_CIPHER_SPEC..=APPLICATION_DATA] => Verdict::More,
+        [CHANGE_CIPHER_SPEC..=APPLICATION_DATA, 3, ..] => Verdict::Yes,
+        [kind @ CHANGE_CIPHER_SPEC..=HANDSHAKE, ..] => odd_record(kind, first),
+        [byte, ..] if byte & 0x80 != 0 => old_hello(first),
+        _ => Verdict::No,
+    }
+}
+
+/// A record of another version. Go takes any below 16.0, s2n any at all. Both drop alerts that come before the
+/// hello, and s2n drops changes of the cipher. MongoDB's messages begin with their length and number, both
+/// little-endian: they may look alike, but for what is in the record.
+fn odd_record(kind: u8, first: &[u8]) -> Verdict {
+    let [_, _, _, high, low, content, ..] = *first else { return Verdict::More };
+    let is_one = match kind {
+        CHANGE_CIPHER_SPEC => content == 1 && [high, low] == [0, 1],
+        // Warnings and errors. Some servers drop what else is in the record, too.
+        ALERT => matches!(content, 1 | 2) && [high, low] != [0, 0],
+        // A ClientHello.
+        _ => content == 1 && [high, low] != [0, 0],
+    };
+    if is_one { Verdict::Yes } else { Verdict::No }
+}
+
+/// SSL 2's hello (RFC 5246, E.2): two bytes of length, the highest bit set, type 1, version; the lengths of suites,
+/// session and challenge. With odd versions, which s2n takes, the latter two tell, as neither exceeds 32.
+fn old_hello(first: &[u8]) -> Verdict {
+    match *first {
         [_] | [_, _] | [_, _, 1] | [_, _, 1, 0] => Verdict::More,
         [_, _, 1, 3, ..] | [_, _, 1, 0, 2, ..] => Verdict::Yes,
+        [_, _, 1, ..] if first.len() < 10 => Verdict::More,
+        [_, _, 1, _, _, _, _, 0, _, 0, ..] => Verdict::Yes,
         _ => Verdict::No,
     }
 }
@@ -70,6 +101,9 @@ fn tls(first: &[u8]) -> Verdict {
 /// A line that some server may take for the first of a request. Servers are lenient: they skip empty lines
 /// and spaces before it, take any white space for a space, and any version that looks like one.
 fn request_line(first: &[u8]) -> Verdict {
+    // Binary protocols begin with such bytes, too: what follows tells.
+    let start = first.iter().position(|&byte| !is_separator(byte)).unwrap_or(first.len());
+    let first = &first[start..];
     let Some((&byte, _)) = first.split_first() else { return Verdict::More };
     if is_space(byte) || byte == b'\n' {
         return Verdict::Yes;
@@ -123,7 +157,12 @@ fn has_version(line: &[u8]) -> bool {
 
 /// White space that a lenient server takes for a space, RFC 9112, 3.
 fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | 0x0b | 0x0c | b'\r')
+    matches!(byte, b' ' | b'\t' | 0x0b | 0x0c | b'\r') || is_separator(byte)
+}
+
+/// What Latin-1 has of white space besides, and Python's `http.server` splits at.
+fn is_separator(byte: u8) -> bool {
+    matches!(byte, 0x1c..=0x1f | 0x85 | 0xa0)
 }
 
 /// RFC 9110, 5.6.2.

@@ -108,6 +108,23 @@ async fn tls_without_a_server_name_to_the_address_of_an_allowed_name_is_refused(
 }
 
 #[tokio::test]
+async fn tls_that_begins_oddly_does_not_hide_the_server_name() {
+    let server = Server::start(Kind::Echo, "127.0.0.1:0", &[]).await;
+    let world = World::sealed(&["a.example"], &[("127.0.0.1", "a.example")]);
+    let hello = world::hello(Some("evil.example"), false);
+    let mut odd_version = hello.clone();
+    odd_version[1] = 2;
+    for begin in [[&[0x15, 3, 1, 0, 2, 1, 90][..], &hello].concat(), odd_version] {
+        let mut guest = world.connect(server.address).await.unwrap();
+        guest.write_all(&begin).await.unwrap();
+        guest.shutdown().await.unwrap();
+        assert_eq!(world::alert_of(guest).await, Some(50));
+        assert_eq!(world.event().await.block_code.as_deref(), Some("malformed_hello"));
+        assert_eq!(server.heard(), b"");
+    }
+}
+
+#[tokio::test]
 async fn tls_to_a_raw_address_needs_an_entry_with_that_address_and_its_certificate() {
     let server = Server::start(Kind::Tls, "127.0.0.1:0", &["127.0.0.1"]).await;
     let world = World::sealed(&[&server.address.to_string()], &[]);

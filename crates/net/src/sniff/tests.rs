@@ -6,7 +6,48 @@ use super::*;
 fn tls_is_told_by_two_bytes_on_any_port() {
     assert_eq!(classify(&[0x16]), None);
     assert_eq!(classify(&[0x16, 3]), Some(Protocol::Tls));
-    assert_eq!(classify(&[0x16, 2]), Some(Protocol::Other));
+}
+
+#[test]
+fn a_record_before_the_hello_is_no_way_around_the_server_name() {
+    for kind in [0x14, 0x15, 0x17] {
+        assert_eq!(classify(&[kind]), None);
+        assert_eq!(classify(&[kind, 3]), Some(Protocol::Tls));
+    }
+    for version in [[0, 0], [2, 0], [0x0f, 0xff], [0x10, 0], [0xff, 0xff]] {
+        for [kind, high, low, content] in
+            [[0x14, 0, 1, 1], [0x15, 0, 2, 1], [0x15, 0, 2, 2], [0x15, 0, 1, 1], [0x15, 1, 0, 1]]
+        {
+            let record = [kind, version[0], version[1], high, low, content];
+            assert_eq!(classify(&record), Some(Protocol::Tls), "{record:?}");
+            assert_eq!(classify(&record[..5]), None, "{record:?}");
+        }
+    }
+}
+
+#[test]
+fn an_odd_record_version_is_no_way_around_the_server_name() {
+    for version in [[0, 0], [2, 0], [0x0f, 0xff], [0x10, 0], [0xff, 0xff]] {
+        for length in [[0, 1], [0, 0xc0], [2, 0]] {
+            let hello = [&[0x16][..], &version, &length, &[1]].concat();
+            assert_eq!(classify(&hello), Some(Protocol::Tls), "{hello:?}");
+            assert_eq!(classify(&hello[..5]), None, "{hello:?}");
+        }
+    }
+}
+
+#[test]
+fn lengths_that_look_like_the_type_of_a_record_do_not_make_it_tls() {
+    for kind in 0x14..=0x16 {
+        for number in [0_u8, 1, 2, 22, 255] {
+            let message = [&[kind, 1, 0, 0, number][..], &[0; 7], &[0xdd, 7, 0, 0]].concat();
+            assert_eq!(classify(&message), Some(Protocol::Other), "{message:?}");
+        }
+    }
+    assert_eq!(classify(&[0x17, 1]), Some(Protocol::Other));
+    for separator in [0x1c, 0x1f, 0x85, 0xa0] {
+        assert_eq!(classify(&[separator, 1, 0, 0]), Some(Protocol::Other));
+    }
 }
 
 #[test]
@@ -15,6 +56,10 @@ fn the_old_form_of_a_hello_is_no_way_around_the_server_name() {
     assert_eq!(classify(&[0x80, 0x2e, 1, 0, 2]), Some(Protocol::Tls));
     assert_eq!(classify(&[0x80, 0x2e, 1]), None);
     assert_eq!(classify(&[0x80, 0x2e, 7]), Some(Protocol::Other));
+    let odd = [0x80, 0x2e, 1, 0, 33, 0, 3, 0, 0, 0, 32];
+    assert_eq!(classify(&odd), Some(Protocol::Tls));
+    assert_eq!(classify(&odd[..9]), None);
+    assert_eq!(classify(b"\x82\x21\x01\x08getThing"), Some(Protocol::Other), "Thrift's compact form");
 }
 
 #[test]
@@ -49,6 +94,13 @@ fn what_a_lenient_server_takes_for_a_request_is_one() {
         b"GET /\0 HTTP/1.1",
         b"PROPFIND /\0 HTTP/1.1",
         b"P\r\0PRI * HTTP/2.0\r\n",
+        b"GET\x1c/x\x1cHTTP/1.1",
+        b"GET\x1f/",
+        b"GET\x85/ HTTP/1.1",
+        b"GET\xa0/ HTTP/1.1",
+        b"PROPFIND\x1d/\x1eHTTP/1.1",
+        b"\x1c\xa0GET / HTTP/1.1",
+        b"\x85PROPFIND\xa0/\x85HTTP/1.1",
     ] {
         assert_eq!(classify(odd), Some(Protocol::Http1), "{}", odd.escape_ascii());
     }
@@ -84,7 +136,7 @@ fn a_line_without_an_end_is_for_the_strict_parser() {
 proptest! {
     #[test]
     fn more_bytes_never_change_what_was_told(
-        start in prop::collection::vec(prop::sample::select(&b"P1 /\r\n\0\x16\x80"[..]), 0..8),
+        start in prop::collection::vec(prop::sample::select(&b"P1 /\r\n\0\x01\x14\x15\x16\x1c\x80\xa0"[..]), 0..8),
         rest in prop::collection::vec(any::<u8>(), 0..40),
     ) {
         let first = [start, b"PRI * HTTP/2.0\r\n\r".to_vec(), rest].concat();
@@ -99,10 +151,17 @@ proptest! {
     }
 
     #[test]
-    fn a_request_is_never_taken_for_something_else(method in "[!#$%&'*+.^_`|~A-Za-z0-9-]{1,20}", space in "[ \t\x0b\x0c]", target in "[!-~]{1,40}", version in "[Hh][Tt][Tt][Pp]/[0-9]\\.[0-9]") {
-        let line = format!("{method}{space}{target} {version}\r\n");
+    fn a_request_is_never_taken_for_something_else(
+        before in prop::collection::vec(prop::sample::select(&b"\x1c\x1d\x1e\x1f\x85\xa0"[..]), 0..3),
+        method in "[!#$%&'*+.^_`|~A-Za-z0-9-]{1,20}",
+        space in prop::sample::select(&b" \t\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0"[..]),
+        target in "[!-~]{1,40}",
+        version in "[Hh][Tt][Tt][Pp]/[0-9]\\.[0-9]",
+    ) {
+        let rest = [target.as_bytes(), &[space], version.as_bytes(), b"\r\n"].concat();
+        let line = [before, method.into_bytes(), vec![space], rest].concat();
         for end in 1..=line.len() {
-            prop_assert_ne!(classify(&line.as_bytes()[..end]), Some(Protocol::Other));
+            prop_assert_ne!(classify(&line[..end]), Some(Protocol::Other));
         }
     }
 }
