@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anstream::{AutoStream, ColorChoice};
 use comfy_table::{Table, presets};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::write;
+use rustix::io::{retry_on_intr, write};
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
@@ -58,11 +58,16 @@ fn complain(bytes: &[u8]) {
     const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
     // Not by way of `io::stderr()`: whoever shows a command's output has its lock while nobody reads that.
     let stderr = rustix::stdio::stderr();
-    // A pipe that takes anything takes so much.
-    for piece in bytes.chunks(PIPE_BUF) {
+    let mut rest = bytes;
+    while !rest.is_empty() {
         let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
-        if !poll(&mut ready, Some(&PATIENCE)).is_ok_and(|ready| ready > 0) || write(stderr, piece).is_err() {
+        if !retry_on_intr(|| poll(&mut ready, Some(&PATIENCE))).is_ok_and(|ready| ready > 0) {
             return;
+        }
+        // A pipe that takes anything takes so much.
+        match write(stderr, &rest[..rest.len().min(PIPE_BUF)]) {
+            Ok(written @ 1..) => rest = &rest[written..],
+            _ => return,
         }
     }
 }
