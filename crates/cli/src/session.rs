@@ -177,7 +177,8 @@ enum Shown {
 }
 
 /// Writes the command's output to ours until it ends. In the background only its standard error is shown, until
-/// whoever started it has been told that it runs: the log has the rest. Writes block the worker thread that they are on, and with it, by credit, the command.
+/// whoever started it has been told that it runs: the log has the rest. Writes block the worker thread that they
+/// are on, and with it, by credit, the command.
 async fn show(mut written: impl Output, detached: bool) -> Result<Shown, Error> {
     let mut buffer = Vec::new();
     loop {

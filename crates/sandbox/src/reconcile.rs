@@ -186,11 +186,11 @@ impl Site {
         let deadline = Instant::now() + TIDYING;
         loop {
             let ownership = self.home.take(id)?;
-            let is_passing = |phase| match ownership {
-                Ownership::Owned => at_rest(phase),
+            let is_passing = match ownership {
+                Ownership::Taken(_) => return Ok(ownership),
+                Ownership::Owned => at_rest,
                 // Its record goes right behind its directory.
-                Ownership::Missing => matches!(phase, Phase::Cleaning | Phase::Cleaned),
-                Ownership::Taken(_) => false,
+                Ownership::Missing => |phase| matches!(phase, Phase::Cleaning | Phase::Cleaned),
             };
             let waits = self.state.record(id).is_ok_and(|record| is_passing(record.phase));
             if !waits || Instant::now() > deadline {

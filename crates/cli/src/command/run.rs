@@ -291,17 +291,19 @@ fn report(timings: &Timings, format: TimingsFormat) {
 /// Seconds, fractions allowed.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| OUT_OF_RANGE.to_owned())?;
-    match duration {
+    match in_range(seconds)? {
         Duration::ZERO => Err("must be more than 0".to_owned()),
-        duration if duration > LONGEST => Err(OUT_OF_RANGE.to_owned()),
         duration => Ok(duration),
     }
 }
 
+fn in_range(seconds: f64) -> Result<Duration, String> {
+    let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= LONGEST);
+    duration.ok_or_else(|| "out of range: from 0 to a hundred years".to_owned())
+}
+
 /// The longest that anybody is waited for: a century, to which any time of this machine can be added.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-const OUT_OF_RANGE: &str = "out of range: from 0 to a hundred years";
 
 /// A number with `ms`, `s`, `m` or `h`; without, seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -314,8 +316,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         unit => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
     };
-    let duration = Duration::try_from_secs_f64(number * unit).ok();
-    duration.filter(|duration| *duration <= LONGEST).ok_or_else(|| OUT_OF_RANGE.to_owned())
+    in_range(number * unit)
 }
 
 #[cfg(test)]

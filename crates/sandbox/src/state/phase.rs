@@ -38,14 +38,10 @@ impl State {
             };
             touch(transaction, id, now)?;
             transaction.execute(
-                "UPDATE sandboxes SET phase = ?2, last_error = ?3 WHERE id = ?1",
-                (id.to_string(), to.as_str(), last_error),
-            )?;
-            if to == Phase::Starting {
                 // How its command ended before is no news of the one that is about to run.
-                transaction
-                    .execute("UPDATE sandboxes SET exit_code = NULL WHERE id = ?1", [id.to_string()])?;
-            }
+                "UPDATE sandboxes SET phase = ?2, last_error = ?3, exit_code = iif(?4, NULL, exit_code) WHERE id = ?1",
+                (id.to_string(), to.as_str(), last_error, to == Phase::Starting),
+            )?;
             append(transaction, id, now, Some(from), to, note)
         })
     }
