@@ -4,7 +4,6 @@
 //! host, then its [`Standing`] says whether it holds. What can be prepared is prepared here, in
 //! the parent; [`crate::process`] puts the walls up between clone and exec.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::offset_of;
@@ -16,11 +15,10 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, Scope,
 };
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, sock_filter,
-};
+use seccompiler::{BackendError, BpfProgram, SeccompCmpOp, SeccompRule, sock_filter};
 use thiserror::Error;
+
+use crate::seccomp::{always, argument, has_flag, new_namespaces, refused};
 
 /// What a jailed process may still do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -250,19 +248,6 @@ impl Jail {
     }
 }
 
-/// System calls, and the arguments with which they are refused.
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
-
-fn refused(rules: Rules, error: i32) -> Result<BpfProgram, BackendError> {
-    let answer = SeccompAction::Errno(error.unsigned_abs());
-    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, SeccompAction::Allow, answer, arch)?.try_into()
-}
-
-fn always<'a>(calls: impl IntoIterator<Item = &'a i64>) -> Rules {
-    calls.into_iter().map(|call| (*call, Vec::new())).collect()
-}
-
 /// Ends whoever makes a call of the x32 ABI. Where the kernel has that, its calls are those of x86-64 with one
 /// more bit in their numbers, and filters that compare numbers let them pass. Elsewhere no number is that high.
 fn no_x32() -> BpfProgram {
@@ -279,20 +264,6 @@ fn no_x32() -> BpfProgram {
     ]
 }
 
-/// Matches `clone(2)` with any of the flags for new namespaces.
-fn new_namespaces() -> Result<Vec<SeccompRule>, BackendError> {
-    let flags = [
-        libc::CLONE_NEWNS,
-        libc::CLONE_NEWCGROUP,
-        libc::CLONE_NEWUTS,
-        libc::CLONE_NEWIPC,
-        libc::CLONE_NEWUSER,
-        libc::CLONE_NEWPID,
-        libc::CLONE_NEWNET,
-    ];
-    flags.into_iter().map(|flag| has_flag(0, flag)).collect()
-}
-
 /// Matches every `socket(2)` but those for streams over Unix sockets. Datagrams need no connection to
 /// get anywhere.
 fn no_unix_stream() -> Result<Vec<SeccompRule>, BackendError> {
@@ -305,16 +276,6 @@ fn no_unix_stream() -> Result<Vec<SeccompRule>, BackendError> {
     let kinds = (0..=KINDS).filter(|kind| *kind != stream);
     let kinds = kinds.map(|kind| argument(TYPE, SeccompCmpOp::MaskedEq(KINDS), kind));
     std::iter::once(domain).chain(kinds).collect()
-}
-
-fn has_flag(index: u8, flag: i32) -> Result<SeccompRule, BackendError> {
-    let flag = u64::from(flag.unsigned_abs());
-    argument(index, SeccompCmpOp::MaskedEq(flag), flag)
-}
-
-/// Matches by the lower half of an argument, which is all that the kernel takes of an `int` and of flags.
-fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)?])
 }
 
 /// Opens a file to name it, which needs no permission on the file itself.

@@ -10,6 +10,7 @@ pub mod namespace;
 pub mod packet;
 pub mod random;
 pub mod rtnetlink;
+pub mod seccomp;
 pub mod signal;
 pub mod tap;
 

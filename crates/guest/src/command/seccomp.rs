@@ -5,34 +5,22 @@
 //! call appears that this list has never heard of; and the VM is what protects the host. A short list
 //! also costs less with every command: the kernel evaluates it once for every system call number.
 
-use std::collections::BTreeMap;
-
 use libc::c_long;
 use seccompiler::{
-    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    BackendError, BpfProgram, Error, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule,
 };
+use sys::seccomp::{Rules, always, argument, new_namespaces, refused};
 
 /// The filters, to be applied in this order.
 pub(super) fn filters() -> Result<Vec<BpfProgram>, Error> {
     // glibc falls back to clone() when clone3() does not exist; its flags are in memory, where no
     // filter can look.
-    let missing = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    Ok(vec![compile(refused()?, libc::EPERM)?, compile(missing, libc::ENOSYS)?])
+    let missing = always(&[libc::SYS_clone3]);
+    Ok(vec![refused(rules()?, libc::EPERM)?, refused(missing, libc::ENOSYS)?])
 }
 
-type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
-
-fn compile(rules: Rules, error: i32) -> Result<BpfProgram, Error> {
-    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let refuse = SeccompAction::Errno(error.cast_unsigned());
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?;
-    Ok(filter.try_into()?)
-}
-
-fn refused() -> Result<Rules, Error> {
-    let always = REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, Vec::new()));
-    let mut rules: Rules = always.collect();
+fn rules() -> Result<Rules, BackendError> {
+    let mut rules = always(REFUSED.iter().chain(REFUSED_HERE));
     rules.insert(libc::SYS_clone, new_namespaces()?);
     rules.insert(libc::SYS_personality, vec![unusual_personality()?]);
     // The agent of a VM may be reached by vsock; commands have no business there.
@@ -42,41 +30,18 @@ fn refused() -> Result<Rules, Error> {
     Ok(rules)
 }
 
-/// `clone` with any of the flags for new namespaces.
-fn new_namespaces() -> Result<Vec<SeccompRule>, Error> {
-    let flags = [
-        libc::CLONE_NEWNS,
-        libc::CLONE_NEWCGROUP,
-        libc::CLONE_NEWUTS,
-        libc::CLONE_NEWIPC,
-        libc::CLONE_NEWUSER,
-        libc::CLONE_NEWPID,
-        libc::CLONE_NEWNET,
-    ];
-    flags
-        .iter()
-        .map(|flag| {
-            let flag = u64::from(flag.cast_unsigned());
-            let set = SeccompCmpOp::MaskedEq(flag);
-            let condition = SeccompCondition::new(0, SeccompCmpArgLen::Qword, set, flag)?;
-            Ok(SeccompRule::new(vec![condition])?)
-        })
-        .collect()
-}
-
 /// `personality` other than Linux, 32-bit uname, old uname, both, and the question what it is.
-fn unusual_personality() -> Result<SeccompRule, Error> {
+fn unusual_personality() -> Result<SeccompRule, BackendError> {
     let usual = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
     let conditions: Result<Vec<_>, _> = usual
         .iter()
         .map(|value| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *value))
         .collect();
-    Ok(SeccompRule::new(conditions?)?)
+    SeccompRule::new(conditions?)
 }
 
-fn argument_is(argument: u8, value: u64) -> Result<SeccompRule, Error> {
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
-    Ok(SeccompRule::new(vec![condition])?)
+fn argument_is(index: u8, value: u64) -> Result<SeccompRule, BackendError> {
+    argument(index, SeccompCmpOp::Eq, value)
 }
 
 const REFUSED: &[c_long] = &[
