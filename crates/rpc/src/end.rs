@@ -7,7 +7,6 @@ use api::lifecycle::Phase;
 use api::{Explain, Kind, SandboxId};
 use sandbox::process::{self, Signal};
 use sandbox::reconcile::ReconcileError;
-use sandbox::tenure::TenureError;
 use sandbox::{SOCKET, Site, UNMOUNT_MARGIN};
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
@@ -96,7 +95,7 @@ impl<'a> Life<'a> {
         let last = match site.state.history(id) {
             Ok(history) => history.last().map_or(0, |entry| entry.seq),
             Err(error) if error.kind() == Kind::NotFound => return Err(EndError::NotRunning { id }),
-            Err(error) => return Err(ReconcileError::from(TenureError::from(error)).into()),
+            Err(error) => return Err(ReconcileError::from(error).into()),
         };
         Ok(Self { site, id, last })
     }
@@ -165,6 +164,6 @@ fn recorded_owner(site: &Site, id: SandboxId) -> Result<Option<u32>, EndError> {
     match site.state.record(id) {
         Ok(record) => Ok(record.owner_pid),
         Err(error) if error.kind() == Kind::NotFound => Ok(None),
-        Err(error) => Err(ReconcileError::from(TenureError::from(error)).into()),
+        Err(error) => Err(ReconcileError::from(error).into()),
     }
 }

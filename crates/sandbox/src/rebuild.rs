@@ -16,7 +16,6 @@ use crate::home::{Home, SOCKET};
 use crate::launch::{SCRATCH_FILE, Site};
 use crate::reconcile::ReconcileError;
 use crate::state::{NewSandbox, State, StateError};
-use crate::tenure::TenureError;
 
 /// The copy, in a sandbox's directory.
 const FILE: &str = "sandbox.json";
@@ -63,8 +62,7 @@ pub struct Rebuilt {
 /// # Errors
 /// When the state directory is not writable.
 pub fn rebuild(home: &Home, images: &Store) -> Result<Rebuilt, ReconcileError> {
-    let state_error = |error: StateError| ReconcileError::from(TenureError::from(error));
-    let (state, moved) = State::rebuild(&home.database()).map_err(state_error)?;
+    let (state, moved) = State::rebuild(&home.database())?;
     let site = Site { home: home.clone(), state: Arc::new(state), images: images.clone() };
     let mut entered = Vec::new();
     for id in site.home.directories()? {

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::home::{HomeError, Ownership};
 use crate::launch::Site;
 use crate::rebuild;
-use crate::state::Record;
+use crate::state::{Record, StateError};
 use crate::tenure::{Tenure, TenureError};
 
 /// Why a sandbox ended that had no chance to say so itself.
@@ -40,6 +40,12 @@ pub enum ReconcileError {
     /// Its directory or its record.
     #[error(transparent)]
     Tenure(#[from] TenureError),
+}
+
+impl From<StateError> for ReconcileError {
+    fn from(error: StateError) -> Self {
+        Self::Tenure(error.into())
+    }
 }
 
 impl From<HomeError> for ReconcileError {
@@ -120,7 +126,7 @@ impl Site {
             Outcome::Cleaned(_) => match self.state.record(id) {
                 Ok(_) => Err(ReconcileError::LeftBehind { id }),
                 Err(error) if error.kind() == Kind::NotFound => Ok(()),
-                Err(error) => Err(TenureError::from(error).into()),
+                Err(error) => Err(error.into()),
             },
         }
     }
@@ -131,7 +137,7 @@ impl Site {
     /// # Errors
     /// When the records cannot be read.
     pub fn sweep(&self) -> Result<(), ReconcileError> {
-        for record in self.state.list().map_err(TenureError::from)? {
+        for record in self.state.list()? {
             if record.keep {
                 continue;
             }
@@ -158,7 +164,7 @@ impl Site {
             match record {
                 Ok(_) => continue,
                 Err(error) if error.kind() == Kind::NotFound => {}
-                Err(error) => return Err(TenureError::from(error).into()),
+                Err(error) => return Err(error.into()),
             }
             if matches!(self.home.take(id)?, Ownership::Owned) {
                 continue;
