@@ -146,6 +146,10 @@ fn unless(ok: bool, actions: impl FnOnce() -> Vec<Action>) -> Check {
     if ok { Check::Ok } else { Check::Missing(actions()) }
 }
 
+fn missing(actions: Vec<Action>) -> Check {
+    if actions.is_empty() { Check::Ok } else { Check::Missing(actions) }
+}
+
 fn run(words: &[&str]) -> Action {
     Action::Run(words.iter().map(ToString::to_string).collect())
 }
@@ -159,22 +163,34 @@ fn group(facts: &Facts) -> Step {
     step("group kvm", check)
 }
 
-/// Only parameters that are in the way are changed, and those stay in our file that are there already.
+/// A line of a file of ours.
+struct Line {
+    text: String,
+    /// It has to be there, and is not.
+    missing: bool,
+    /// It stands in our file already, where it stays.
+    stands: bool,
+}
+
+/// Our file with these lines, if one of them is missing.
+fn file(path: &'static str, lines: &[Line]) -> Option<Action> {
+    lines.iter().any(|line| line.missing).then(|| {
+        let kept = lines.iter().filter(|line| line.missing || line.stands);
+        write(path, &kept.map(|line| format!("{}\n", line.text)).collect::<String>())
+    })
+}
+
+/// Only parameters that are in the way are changed.
 fn namespaces(namespaces: &Namespaces) -> Step {
     let parameters = [(CLONE, namespaces.clone, 1), (MAX, namespaces.max, USER_NAMESPACES)];
-    let refused = parameters.iter().filter(|(_, value, _)| *value == Some(0));
-    let actions: Vec<Action> =
-        refused.map(|(parameter, _, value)| Action::Set { parameter, value: *value }).collect();
-    let check = unless(actions.is_empty(), || {
-        let kept = parameters
-            .iter()
-            .filter(|(name, value, _)| *value == Some(0) || namespaces.configured.contains(name));
-        let text: String = kept.map(|(name, _, value)| format!("{name} = {value}\n")).collect();
-        let mut all = vec![write(SYSCTL, &text)];
-        all.extend(actions);
-        all
+    let lines = parameters.map(|(name, value, enough)| Line {
+        text: format!("{name} = {enough}"),
+        missing: value == Some(0),
+        stands: namespaces.configured.contains(name),
     });
-    step("user namespaces", check)
+    let refused = parameters.iter().filter(|(_, value, _)| *value == Some(0));
+    let set = refused.map(|(parameter, _, value)| Action::Set { parameter, value: *value });
+    step("user namespaces", missing(file(SYSCTL, &lines).into_iter().chain(set).collect()))
 }
 
 /// A profile that only lets the binary make user namespaces: the restriction stays for all others.
@@ -231,37 +247,31 @@ fn kvm_device(facts: &Facts) -> Step {
     step("/dev/kvm", check)
 }
 
-/// Modules come by themselves on most hosts: only those are listed that nothing brings, and those that stand in
-/// our list already.
+/// Modules come by themselves on most hosts: only those are listed that nothing brings.
 fn modules_at_boot(facts: &Facts) -> Step {
     let listed = |name: &str| facts.modules_at_boot.iter().any(|module| module == name);
-    let comes = facts.tun.is_withheld() || facts.tun.on_demand || listed("tun");
-    let mut modules = vec![("tun", !comes)];
-    modules.extend(facts.kvm_module.map(|name| (name, !facts.kvm.driver && !listed(name))));
-    let check = unless(modules.iter().all(|(_, missing)| !missing), || {
-        let ours = |name: &str| facts.modules.lines().any(|line| line == name);
-        let kept = modules.iter().filter(|(name, missing)| *missing || ours(name));
-        vec![write(MODULES, &kept.map(|(name, _)| format!("{name}\n")).collect::<String>())]
-    });
-    step("modules after a reboot", check)
+    let line = |name: &str, comes: bool| Line {
+        text: name.to_owned(),
+        missing: !comes && !listed(name),
+        stands: facts.modules.lines().any(|line| line == name),
+    };
+    let mut lines = vec![line("tun", facts.tun.is_withheld() || facts.tun.on_demand)];
+    lines.extend(facts.kvm_module.map(|name| line(name, facts.kvm.driver)));
+    step("modules after a reboot", missing(file(MODULES, &lines).into_iter().collect()))
 }
 
-/// Only rules that are missing are written, and those stay in our file that are there already: a host
-/// whose own rule opens a device to everybody does not lose it.
+/// Only rules that are missing are written: a host whose own rule opens a device to everybody does not lose
+/// it.
 fn devices_at_boot(facts: &Facts) -> Step {
-    let is_missing = |device: Device| !device.kept && !device.is_withheld();
-    let rules = [
-        (
-            is_missing(facts.kvm) && facts.kvm_module.is_some(),
-            "KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0660\", OPTIONS+=\"static_node=kvm\"\n",
-        ),
-        (is_missing(facts.tun), "KERNEL==\"tun\", MODE=\"0666\", OPTIONS+=\"static_node=net/tun\"\n"),
-    ];
-    let check = unless(rules.iter().all(|(missing, _)| !missing), || {
-        let kept = rules.iter().filter(|(missing, rule)| *missing || facts.rules.contains(rule));
-        vec![write(UDEV, &kept.map(|(_, rule)| *rule).collect::<String>())]
-    });
-    step("device permissions after a reboot", check)
+    let line = |text: &str, device: Device, is_needed: bool| Line {
+        text: text.to_owned(),
+        missing: is_needed && !device.kept && !device.is_withheld(),
+        stands: facts.rules.lines().any(|line| line == text),
+    };
+    let kvm = "KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0660\", OPTIONS+=\"static_node=kvm\"";
+    let tun = "KERNEL==\"tun\", MODE=\"0666\", OPTIONS+=\"static_node=net/tun\"";
+    let lines = [line(kvm, facts.kvm, facts.kvm_module.is_some()), line(tun, facts.tun, true)];
+    step("device permissions after a reboot", missing(file(UDEV, &lines).into_iter().collect()))
 }
 
 #[cfg(test)]
